@@ -1,0 +1,164 @@
+//! Names that every broker and every language agrees on: headers, internal topics, and what a topic may be called.
+
+use crate::{Error, ErrorKind};
+
+/// The message's id; ours are UUID v7. AMQP: the `message-id` property.
+pub const MESSAGE_ID: &str = "message-id";
+/// The payload's media type. AMQP: the `content-type` property.
+pub const CONTENT_TYPE: &str = "content-type";
+/// Ties a reply to its request. AMQP: the `correlation-id` property.
+pub const CORRELATION_ID: &str = "correlation-id";
+/// Where a reply goes. AMQP: the `reply-to` property.
+pub const REPLY_TO: &str = "reply-to";
+/// When it was published, in milliseconds since 1970. AMQP: the `timestamp` property, in seconds; Kafka: the record's
+/// timestamp.
+pub const TIMESTAMP: &str = "timestamp";
+/// The W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// The version of the payload's schema, a whole number.
+pub const SCHEMA_VERSION: &str = "schema-version";
+
+/// Every header of ours begins so; inbound copies are not trusted.
+pub const OURS: &str = "postrider-";
+/// On the return path: the attempt that this delivery is.
+pub const ATTEMPT: &str = "postrider-attempt";
+/// On the return path: how often it was replayed from the dead letters.
+pub const REPLAYS: &str = "postrider-replays";
+/// On the return path: when the first attempt failed, in milliseconds since 1970.
+pub const FIRST_FAILURE: &str = "postrider-first-failure";
+/// On the return path: where the original lay.
+pub const POSITION: &str = "postrider-position";
+/// Broker-control headers of the original (`x-death`, `expiration`…) are kept under this prefix and never sent live.
+pub const ORIGINAL_PREFIX: &str = "postrider-original-";
+
+/// Every header that a dead letter adds begins so.
+pub const DEAD_PREFIX: &str = "postrider-dead-";
+/// Why: `permanent`, `retries_exhausted`, `decode`, `too_large`, `crash_loop`…
+pub const DEAD_REASON: &str = "postrider-dead-reason";
+/// The error's text, at most 4 KiB.
+pub const DEAD_ERROR: &str = "postrider-dead-error";
+/// How many attempts were made.
+pub const DEAD_ATTEMPTS: &str = "postrider-dead-attempts";
+/// How often it had been replayed.
+pub const DEAD_REPLAYS: &str = "postrider-dead-replays";
+/// When the first attempt failed, in milliseconds since 1970.
+pub const DEAD_FIRST_FAILURE: &str = "postrider-dead-first-failure";
+/// When the last attempt failed, in milliseconds since 1970.
+pub const DEAD_LAST_FAILURE: &str = "postrider-dead-last-failure";
+/// The topic it was published to.
+pub const DEAD_TOPIC: &str = "postrider-dead-topic";
+/// The group that gave up.
+pub const DEAD_GROUP: &str = "postrider-dead-group";
+/// Where the original lay.
+pub const DEAD_POSITION: &str = "postrider-dead-position";
+/// The application that gave up.
+pub const DEAD_APPLICATION: &str = "postrider-dead-application";
+/// How often this message has become a dead letter of a dead-letter topic.
+pub const DEAD_HOPS: &str = "postrider-dead-hops";
+
+/// How many bytes of headers an internal topic must take beyond the size limit of payloads.
+pub const HEADROOM: usize = 64 * 1024;
+
+/// Suffixes of internal topics: no topic of an application ends so, but a listener may read a `.dlq`.
+pub const RESERVED_SUFFIXES: [&str; 3] = [".dlq", ".retry", ".inbox"];
+
+/// The dead-letter topic of a group on a topic, unless it is told another.
+pub fn dead_letter_topic(topic: &str, group: &str) -> String {
+    format!("{topic}.{group}.dlq")
+}
+
+/// Whether this is an internal topic by its name.
+pub fn is_reserved(topic: &str) -> bool {
+    RESERVED_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))
+}
+
+/// Checks a topic's name: 1 to 200 of `A-Z a-z 0-9 . _ -`, which every broker takes, not only dots.
+pub fn check_topic(topic: &str) -> Result<(), Error> {
+    check(
+        "topic",
+        topic,
+        |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'),
+        "A-Z a-z 0-9 . _ -",
+        200,
+    )?;
+    if topic.bytes().all(|b| b == b'.')
+        || topic.starts_with('.')
+        || topic.ends_with('.')
+        || topic.contains("..")
+    {
+        return Err(config(format!(
+            "topic {topic:?} has an empty part: write words joined by single dots"
+        )));
+    }
+    Ok(())
+}
+
+/// Checks a group's name: 1 to 100 of `A-Z a-z 0-9 _ -`. Without dots, so that names of internal topics are unambiguous.
+pub fn check_group(group: &str) -> Result<(), Error> {
+    check(
+        "group",
+        group,
+        |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'),
+        "A-Z a-z 0-9 _ -",
+        100,
+    )
+}
+
+fn check(
+    what: &str,
+    name: &str,
+    legal: impl Fn(char) -> bool,
+    allowed: &str,
+    longest: usize,
+) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(config(format!("the {what} is empty")));
+    }
+    if name.len() > longest {
+        let begin: String = name.chars().take(24).collect();
+        return Err(config(format!(
+            "{what} \"{begin}…\" has {} bytes, at most {longest} are allowed",
+            name.len()
+        )));
+    }
+    match name.chars().find(|&c| !legal(c)) {
+        Some(c) => Err(config(format!(
+            "{what} {name:?} contains {c:?}; allowed are {allowed}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn config(text: String) -> Error {
+    Error::new(ErrorKind::Config, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics() {
+        for good in ["a", "order.created", "A_b-9.c", &"x".repeat(200)] {
+            assert!(check_topic(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "a.",
+            "a b",
+            "a/b",
+            "a*",
+            "#",
+            "ä",
+            "a\n",
+            &"x".repeat(201),
+        ] {
+            assert!(check_topic(bad).is_err(), "{bad}");
+        }
+        assert!(check_group("a.b").is_err());
+        assert!(is_reserved(&dead_letter_topic("a", "g")));
+    }
+}

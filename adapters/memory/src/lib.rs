@@ -1,0 +1,1 @@
+//! The embedded broker of Postrider: a real broker in this process.

@@ -1,0 +1,1 @@
+//! Redis for Postrider: Streams and Pub/Sub, through redis.

@@ -1,0 +1,1 @@
+//! Annotate a function, get a production-grade consumer on Kafka, RabbitMQ, Redis or an embedded broker.

@@ -1,0 +1,1 @@
+//! The failure contract of Postrider as a suite that any adapter can run.
