@@ -1,0 +1,166 @@
+//! Checking and declaring what listeners ask for.
+
+use postrider_contract::{Capabilities, Error, Order, Problem, Sharing, Spec, Start, Topology, names};
+
+use crate::route::is_dead_letter_topic;
+use crate::state::State;
+
+/// As long as the broker with the tightest limit takes: a name that works here works after a swap.
+const LONGEST_DEAD_LETTER_TOPIC: usize = 249;
+
+impl State {
+    /// Checks everything, and only then declares anything.
+    pub(crate) fn plan(
+        &mut self,
+        all: &[Spec],
+        mode: Topology,
+        able: &Capabilities,
+    ) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        for spec in all {
+            self.check(spec, mode, able, &mut |what, help: &str| {
+                let (listener, help) = (spec.listener.clone(), help.to_owned());
+                problems.push(Problem { listener, what, help });
+            });
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        if mode == Topology::Declare {
+            for spec in all {
+                self.declare(spec);
+            }
+            self.wake();
+        }
+        Ok(())
+    }
+
+    fn check(&self, spec: &Spec, mode: Topology, able: &Capabilities, say: &mut dyn FnMut(String, &str)) {
+        let topic = &**spec.topic();
+        if let Err(error) = names::check_topic(topic) {
+            say(error.to_string(), "choose another topic");
+        } else if names::is_reserved(topic) && !is_dead_letter_topic(topic) {
+            say(
+                format!("topic {topic:?} ends in a reserved suffix"),
+                "choose another topic",
+            );
+        }
+        if let Err(error) = names::check_group(&spec.group) {
+            say(error.to_string(), "choose another group");
+        }
+        if let Some(dead) = &spec.dead_letter {
+            if **dead == *topic {
+                say(
+                    "its dead-letter topic is its own topic".into(),
+                    "name another dead-letter topic",
+                );
+            } else if dead.len() > LONGEST_DEAD_LETTER_TOPIC {
+                let what = format!(
+                    "its dead-letter topic has {} bytes, at most 249 are allowed",
+                    dead.len()
+                );
+                say(
+                    what,
+                    "shorten the topic or the group, or name a dead-letter topic",
+                );
+            } else if let Err(error) = check_dead_letter_topic(dead) {
+                say(
+                    format!("its dead-letter topic: {error}"),
+                    "name another dead-letter topic",
+                );
+            }
+        }
+        for publishes in &spec.publishes {
+            if let Err(error) = names::check_topic(publishes) {
+                say(error.to_string(), "publish to another topic");
+            }
+        }
+        if spec.in_flight == 0 {
+            say(
+                "it allows no delivery in flight".into(),
+                "set in_flight to at least 1",
+            );
+        }
+        if spec.max_delay.is_some_and(|delay| delay > able.max_delay) {
+            say(
+                "it asks for delays beyond a year".into(),
+                "lower the cap of its backoff",
+            );
+        }
+        if spec.start == Start::Earliest && !able.earliest {
+            let help = "add ?retain=<messages> to the memory:// URL, or start = new";
+            say(
+                "it starts at the earliest, but this broker retains no history".into(),
+                help,
+            );
+        }
+        if spec.sharing == Sharing::Group {
+            self.check_group(spec, mode, say);
+        }
+    }
+
+    fn check_group(&self, spec: &Spec, mode: Topology, say: &mut dyn FnMut(String, &str)) {
+        let (topic, name) = (&**spec.topic(), &*spec.group);
+        match self
+            .group(topic, name)
+            .and_then(|index| self.groups[index].as_ref())
+        {
+            Some(group) if group.order != spec.order && !group.members.is_empty() => say(
+                format!(
+                    "group {name:?} on topic {topic:?} is running {}, this listener is {}",
+                    word(group.order),
+                    word(spec.order)
+                ),
+                "make both the same, or name another group",
+            ),
+            None if mode == Topology::Verify => say(
+                format!("group {name:?} was never declared on topic {topic:?}"),
+                "declare it first, with topology = declare",
+            ),
+            _ => (),
+        }
+    }
+
+    fn declare(&mut self, spec: &Spec) {
+        let topic = self.topic(spec.topic());
+        if let Some(dead) = &spec.dead_letter {
+            let dead = self.topic(dead);
+            self.keep_dead(dead);
+        }
+        if spec.sharing == Sharing::Broadcast {
+            return;
+        }
+        if let Some(index) = self.group(spec.topic(), &spec.group) {
+            if let Some(group) = &mut self.groups[index] {
+                group.order = spec.order;
+            }
+            return;
+        }
+        let index = self.add_group(topic, spec);
+        if spec.start == Start::Earliest {
+            for (entry, due) in self.topics[topic].history.clone() {
+                self.enqueue(index, entry, due);
+            }
+        }
+    }
+}
+
+/// A topic's rules, but as long as [`LONGEST_DEAD_LETTER_TOPIC`]: it is made of a topic and a group.
+fn check_dead_letter_topic(name: &str) -> Result<(), Error> {
+    let (begin, rest) = name
+        .split_at_checked(LONGEST_DEAD_LETTER_TOPIC / 2)
+        .unwrap_or((name, ""));
+    if rest.is_empty() {
+        return names::check_topic(begin);
+    }
+    // Each half with a letter at the cut, so that a dot there is no empty part.
+    names::check_topic(&format!("{begin}x"))?;
+    names::check_topic(&format!("x{rest}"))
+}
+
+fn word(order: Order) -> &'static str {
+    match order {
+        Order::None => "without order",
+        Order::ByKey => "ordered",
+    }
+}

@@ -1,0 +1,211 @@
+//! From an address to the queues it names.
+
+use std::collections::BTreeMap;
+use std::str;
+use std::sync::Arc;
+
+use postrider_contract::{Address, Error, ErrorKind, Message, Origin, Outgoing, Receipt, names, return_path};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::group::Entry;
+use crate::settings::config;
+use crate::state::State;
+
+/// Where an admitted message goes.
+#[derive(Clone, Copy)]
+pub(crate) enum Route {
+    Topic(usize),
+    Inbox {
+        topic: usize,
+        group: usize,
+    },
+    /// Nobody receives the topic and nothing keeps it.
+    Nowhere,
+}
+
+/// Why a message is not admitted.
+pub(crate) enum Refusal {
+    /// A queue is full: try again when there is room.
+    Full,
+    Error(Error),
+}
+
+impl State {
+    /// Finds the way of a message and whether it can go now. Changes nothing that anybody can see.
+    pub(crate) fn admit(&mut self, outgoing: &Outgoing, max_payload: usize) -> Result<Route, Refusal> {
+        let size = outgoing.message.payload_size();
+        let route = match &outgoing.to {
+            Address::Topic(topic) => self.route(topic)?,
+            Address::Inbox { topic, group } => match (self.look(topic), self.group(topic, group)) {
+                (Some(topic), Some(group)) => Route::Inbox { topic, group },
+                _ => return Err(Refusal::Error(no_inbox(topic, group))),
+            },
+            Address::Reply(name) => {
+                let name =
+                    str::from_utf8(name).map_err(|_| config("the reply-to is no topic: it is not UTF-8"))?;
+                self.route(&Arc::from(name))?
+            }
+            _ => return Err(Refusal::Error(unknown_address())),
+        };
+        if size > max_payload + self.headroom(route) {
+            return Err(Refusal::Error(too_large(size, max_payload)));
+        }
+        if let Route::Topic(topic) = route {
+            let capacity = self.limits.capacity;
+            let full =
+                |&index: &usize| matches!(&self.groups[index], Some(group) if group.queued() >= capacity);
+            if self.topics[topic].groups.iter().any(full) {
+                return Err(Refusal::Full);
+            }
+        }
+        if outgoing.require_receiver && !self.is_received(route) {
+            return Err(Refusal::Error(no_receiver()));
+        }
+        Ok(route)
+    }
+
+    /// Puts an admitted message into every queue of its route.
+    pub(crate) fn place(&mut self, outgoing: Outgoing, route: Route) -> Receipt {
+        let due = outgoing.not_before.and_then(clock::due);
+        match route {
+            Route::Nowhere => return Receipt { received: false },
+            Route::Inbox { topic, group } => {
+                let origin = return_path(&outgoing.message);
+                let entry = self.entry(topic, origin, outgoing.message);
+                self.enqueue(group, entry, due);
+            }
+            Route::Topic(topic) => {
+                let entry = self.entry(topic, Origin::Topic, outgoing.message);
+                self.keep(topic, &entry, due);
+                let last = self.topics[topic].groups.len().saturating_sub(1);
+                for nth in 0..last {
+                    self.enqueue(self.topics[topic].groups[nth], entry.clone(), due);
+                }
+                if let Some(&group) = self.topics[topic].groups.last() {
+                    self.enqueue(group, entry, due);
+                }
+            }
+        }
+        Receipt { received: true }
+    }
+
+    fn route(&mut self, name: &Arc<str>) -> Result<Route, Error> {
+        if let Some(topic) = self.find(name) {
+            return Ok(Route::Topic(topic));
+        }
+        names::check_topic(name)?;
+        let dead_letters = is_dead_letter_topic(name);
+        if names::is_reserved(name) && !dead_letters {
+            return Err(config(format!(
+                "topic {name:?} ends in a reserved suffix: publish to a topic of another name"
+            )));
+        }
+        // A topic that nobody receives leaves no trace, or names made up by a stranger would fill the memory.
+        if dead_letters || self.limits.retain > 0 {
+            return Ok(Route::Topic(self.topic(name)));
+        }
+        Ok(Route::Nowhere)
+    }
+
+    /// Internal topics take more, so that the largest message can still be retried and dead-lettered.
+    fn headroom(&self, route: Route) -> usize {
+        match route {
+            Route::Topic(topic) if self.topics[topic].dead.is_none() => 0,
+            Route::Nowhere => 0,
+            Route::Topic(_) | Route::Inbox { .. } => names::HEADROOM,
+        }
+    }
+
+    fn is_received(&self, route: Route) -> bool {
+        match route {
+            Route::Topic(topic) => {
+                let topic = &self.topics[topic];
+                !topic.groups.is_empty() || topic.dead.is_some()
+            }
+            Route::Inbox { .. } => true,
+            Route::Nowhere => false,
+        }
+    }
+
+    fn entry(&mut self, topic: usize, origin: Origin, message: Message) -> Entry {
+        let position = self.topics[topic].next;
+        self.topics[topic].next += 1;
+        Entry {
+            position,
+            redeliveries: 0,
+            origin,
+            message,
+        }
+    }
+
+    /// What the topic itself keeps of a message.
+    fn keep(&mut self, topic: usize, entry: &Entry, due: Option<Instant>) {
+        let retain = self.limits.retain;
+        let topic = &mut self.topics[topic];
+        if retain > 0 {
+            if topic.history.len() >= retain {
+                topic.history.pop_front();
+            }
+            topic.history.push_back((entry.clone(), due));
+        }
+        if let Some(dead) = &mut topic.dead {
+            dead.insert(entry.position, entry.message.clone());
+        }
+    }
+
+    pub(crate) fn enqueue(&mut self, index: usize, entry: Entry, due: Option<Instant>) {
+        let Some(group) = &mut self.groups[index] else {
+            return;
+        };
+        if group.push(entry, due) {
+            // Everyone who sleeps until something later must wake earlier now.
+            group.wake.notify_waiters();
+        }
+        if due.is_none() {
+            self.touch(index);
+        }
+    }
+
+    /// Makes a topic keep its messages for browsing.
+    pub(crate) fn keep_dead(&mut self, topic: usize) {
+        self.topics[topic].dead.get_or_insert_with(BTreeMap::new);
+    }
+}
+
+/// Whether this is a dead-letter topic by its name.
+pub(crate) fn is_dead_letter_topic(name: &str) -> bool {
+    let [dead_letters, ..] = names::RESERVED_SUFFIXES;
+    name.ends_with(dead_letters)
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+fn too_large(size: usize, limit: usize) -> Error {
+    let text =
+        format!("the payload has {size} bytes, at most {limit} are allowed: raise max_payload in the URL");
+    Error::new(ErrorKind::TooLarge, text)
+}
+
+pub(crate) fn no_inbox(topic: &str, group: &str) -> Error {
+    let text = format!("group {group:?} has no inbox on topic {topic:?}: it was never declared");
+    Error::new(ErrorKind::Topology, text)
+}
+
+fn no_receiver() -> Error {
+    Error::new(
+        ErrorKind::NoReceiver,
+        "nobody receives this topic: declare a group on it first",
+    )
+}
+
+fn unknown_address() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "the embedded broker does not know this kind of address",
+    )
+}
