@@ -1,0 +1,331 @@
+//! `key`, `key = value` and `key(…)`, separated by commas: what stands in `#[listener(…)]` and `#[message(…)]`.
+//!
+//! Read from tokens one entry at a time, so that a mistake in one does not hide those in the others.
+
+use proc_macro2::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{Parse, Parser};
+use syn::{Lit, LitStr};
+
+use crate::problems::Problems;
+
+/// One of them.
+pub(crate) struct Entry {
+    pub(crate) key: Ident,
+    value: Value,
+}
+
+enum Value {
+    Nothing,
+    Assigned(TokenStream),
+    List(Group),
+}
+
+/// A value that was given, and the key it was given for.
+#[derive(Clone)]
+pub(crate) struct Given<T> {
+    pub(crate) key: Ident,
+    pub(crate) value: T,
+}
+
+/// Reads all entries. `keys` are those allowed here, `what` names them in messages; unknown and repeated ones are reported
+/// and left out.
+pub(crate) fn read(tokens: TokenStream, what: &str, keys: &[&str], problems: &mut Problems) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    for chunk in split(tokens) {
+        let Some(entry) = Entry::read(chunk, what, keys, problems) else {
+            continue;
+        };
+        let name = entry.name();
+        if !keys.contains(&name.as_str()) {
+            let help = match nearest(&name, keys) {
+                Some(near) => format!("did you mean `{near}`? The {what}s are {}", list(keys)),
+                None => format!("the {what}s are {}", list(keys)),
+            };
+            problems.span(entry.key.span(), format!("unknown {what} `{name}`"), help);
+        } else if entries.iter().any(|other| other.name() == name) {
+            problems.span(
+                entry.key.span(),
+                format!("`{name}` is given twice"),
+                "keep one of the two",
+            );
+        } else {
+            entries.push(entry);
+        }
+    }
+    entries
+}
+
+impl Entry {
+    fn read(chunk: Vec<TokenTree>, what: &str, keys: &[&str], problems: &mut Problems) -> Option<Self> {
+        let mut tokens = chunk.into_iter();
+        let key = match tokens.next() {
+            Some(TokenTree::Ident(key)) => key,
+            Some(TokenTree::Punct(comma)) if comma.as_char() == ',' => {
+                problems.at(
+                    comma,
+                    format!("expected a {what} before this comma"),
+                    "remove the comma",
+                );
+                return None;
+            }
+            Some(other) => {
+                let help = format!("write `key = value`; the {what}s are {}", list(keys));
+                problems.at(other, format!("expected the name of a {what}"), help);
+                return None;
+            }
+            None => return None,
+        };
+        let value = match tokens.next() {
+            None => Value::Nothing,
+            Some(TokenTree::Punct(equals)) if equals.as_char() == '=' => Value::Assigned(tokens.collect()),
+            Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
+                if let Some(extra) = tokens.next() {
+                    problems.at(extra, "expected a comma", format!("write `{key}(…), …`"));
+                }
+                Value::List(group)
+            }
+            Some(other) => {
+                let help = format!("write `{key} = …`, `{key}(…)` or, before the next {what}, a comma");
+                problems.at(other, format!("expected `=`, `(` or `,` after `{key}`"), help);
+                return None;
+            }
+        };
+        Some(Self { key, value })
+    }
+
+    /// The key's name.
+    pub(crate) fn name(&self) -> String {
+        self.key.unraw().to_string()
+    }
+
+    /// The value with its key.
+    pub(crate) fn given<T>(&self, value: T) -> Given<T> {
+        Given {
+            key: self.key.clone(),
+            value,
+        }
+    }
+
+    /// It takes no value.
+    pub(crate) fn flag(&self, problems: &mut Problems) -> Option<()> {
+        match self.value {
+            Value::Nothing => Some(()),
+            _ => {
+                let key = &self.key;
+                let help = format!("write `{key}` alone, or leave it out");
+                problems.span(self.value_span(), format!("`{key}` takes no value"), help);
+                None
+            }
+        }
+    }
+
+    /// `key = value`, where the value parses as `T`; otherwise says what it takes.
+    pub(crate) fn parse<T: Parse>(&self, takes: &str, example: &str, problems: &mut Problems) -> Option<T> {
+        self.parse_with(T::parse, takes, example, problems)
+    }
+
+    /// The same with a parser that is no type.
+    pub(crate) fn parse_with<P: Parser>(
+        &self,
+        parser: P,
+        takes: &str,
+        example: &str,
+        problems: &mut Problems,
+    ) -> Option<P::Output> {
+        let parsed = match &self.value {
+            Value::Assigned(tokens) => parser.parse2(ungroup(tokens.clone())).ok(),
+            _ => None,
+        };
+        if parsed.is_none() {
+            self.refuse(takes, example, problems);
+        }
+        parsed
+    }
+
+    /// `key = "text"`.
+    pub(crate) fn text(&self, takes: &str, example: &str, problems: &mut Problems) -> Option<LitStr> {
+        self.parse(takes, example, problems)
+    }
+
+    /// `key = 8`, at least 1.
+    pub(crate) fn count(&self, example: &str, problems: &mut Problems) -> Option<u32> {
+        let number = self.whole(example, problems)?;
+        if number == 0 {
+            let key = &self.key;
+            problems.span(
+                self.value_span(),
+                format!("`{key}` is at least 1"),
+                format!("write `{example}`"),
+            );
+            return None;
+        }
+        Some(number)
+    }
+
+    /// `key = 8`, also zero.
+    pub(crate) fn whole(&self, example: &str, problems: &mut Problems) -> Option<u32> {
+        let takes = format!("a whole number up to {}", u32::MAX);
+        let parsed = match &self.value {
+            Value::Assigned(tokens) => syn::parse2::<Lit>(ungroup(tokens.clone())).ok(),
+            _ => None,
+        };
+        let number = match &parsed {
+            Some(Lit::Int(number)) => number.base10_parse::<u32>().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.refuse(&takes, example, problems);
+        }
+        number
+    }
+
+    /// `key = word`, one of these.
+    pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)], problems: &mut Problems) -> Option<T> {
+        let given = match &self.value {
+            Value::Assigned(tokens) => syn::parse2::<Ident>(ungroup(tokens.clone())).ok(),
+            _ => None,
+        };
+        let found = given.and_then(|word| words.iter().find(|(name, _)| word == name));
+        if found.is_none() {
+            let key = &self.key;
+            let choices: Vec<_> = words
+                .iter()
+                .map(|(name, _)| format!("`{key} = {name}`"))
+                .collect();
+            let takes: Vec<_> = words.iter().map(|(name, _)| *name).collect();
+            let what = format!("`{key}` takes {}", either(&list_each(&takes)));
+            problems.span(self.value_span(), what, format!("write {}", either(&choices)));
+        }
+        found.map(|(_, value)| *value)
+    }
+
+    /// `key(…)`, with these keys inside.
+    pub(crate) fn list(&self, keys: &[&str], example: &str, problems: &mut Problems) -> Option<Vec<Entry>> {
+        match &self.value {
+            Value::List(group) => Some(read(
+                group.stream(),
+                &format!("option of `{}`", self.key),
+                keys,
+                problems,
+            )),
+            _ => {
+                self.refuse(
+                    &format!("its options in parentheses: {}", list(keys)),
+                    example,
+                    problems,
+                );
+                None
+            }
+        }
+    }
+
+    fn refuse(&self, takes: &str, example: &str, problems: &mut Problems) {
+        problems.at(
+            self.value_tokens(),
+            format!("`{}` takes {takes}", self.key),
+            format!("write `{example}`"),
+        );
+    }
+
+    /// The value's tokens, or the key where there are none.
+    pub(crate) fn value_tokens(&self) -> TokenStream {
+        match &self.value {
+            Value::Assigned(tokens) if !tokens.is_empty() => tokens.clone(),
+            Value::List(group) => TokenTree::from(group.clone()).into(),
+            _ => TokenTree::from(self.key.clone()).into(),
+        }
+    }
+
+    fn value_span(&self) -> Span {
+        let mut tokens = self.value_tokens().into_iter();
+        tokens.next().map_or(self.key.span(), |token| token.span())
+    }
+}
+
+/// At top-level commas. A comma with nothing before it is a chunk of its own.
+fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
+    let mut chunks = Vec::new();
+    let mut chunk = Vec::new();
+    for token in tokens {
+        match &token {
+            TokenTree::Punct(punct) if punct.as_char() == ',' => {
+                if chunk.is_empty() {
+                    chunk.push(token);
+                }
+                chunks.push(std::mem::take(&mut chunk));
+            }
+            _ => chunk.push(token),
+        }
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
+
+/// What `macro_rules!` passes on as `$topic:literal` or `$count:expr` stands in an invisible group.
+fn ungroup(tokens: TokenStream) -> TokenStream {
+    let mut trees = tokens.clone().into_iter();
+    match (trees.next(), trees.next()) {
+        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::None => {
+            ungroup(group.stream())
+        }
+        _ => tokens,
+    }
+}
+
+fn list(names: &[&str]) -> String {
+    list_each(names).join(", ")
+}
+
+fn list_each(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| format!("`{name}`")).collect()
+}
+
+fn either(choices: &[String]) -> String {
+    choices.join(" or ")
+}
+
+/// What people who come from elsewhere write.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("channel", "topic"),
+    ("queue", "topic"),
+    ("subject", "topic"),
+    ("stream", "topic"),
+    ("consumer_group", "group"),
+    ("queue_group", "group"),
+    ("workers", "concurrency"),
+    ("dlq", "dead_letter"),
+    ("reply", "publish"),
+    ("output", "publish"),
+    ("max_attempts", "attempts"),
+    ("max_retries", "retry"),
+];
+
+fn nearest<'a>(name: &str, keys: &[&'a str]) -> Option<&'a str> {
+    let lower = name.to_ascii_lowercase();
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(theirs, _)| *theirs == lower)
+        .map(|(_, ours)| *ours);
+    if let Some(key) = keys.iter().find(|key| Some(**key) == elsewhere) {
+        return Some(key);
+    }
+    let near = keys.iter().map(|key| (distance(&lower, key), *key)).min()?;
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, left) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(left != right);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.chars().count()]
+}

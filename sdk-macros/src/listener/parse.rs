@@ -1,0 +1,248 @@
+//! Tokens to model: the shape of every value is checked here, what values mean together in `validate`.
+
+use std::time::Duration;
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::parse::{ParseStream, Parser};
+use syn::{Attribute, Lit, LitBool, Path, Signature, Visibility};
+
+use super::model::{Ack, Batch, Function, Options, Retry, Start};
+use crate::entries::{self, Entry, Given};
+use crate::problems::Problems;
+use crate::values::{self, Reserved};
+
+/// Every option of the attribute.
+pub(crate) const KEYS: [&str; 19] = [
+    "topic",
+    "group",
+    "broker",
+    "concurrency",
+    "prefetch",
+    "retry",
+    "timeout",
+    "ack",
+    "ordered",
+    "broadcast",
+    "start",
+    "delivery",
+    "dead_letter",
+    "publish",
+    "batch",
+    "rate",
+    "max_size",
+    "enabled",
+    "crate",
+];
+
+const DURATION: &str = "a duration in quotes";
+
+/// Reads the attribute.
+pub(crate) fn options(tokens: TokenStream, problems: &mut Problems) -> Options {
+    let mut options = Options::default();
+    let mut has_topic = false;
+    for entry in entries::read(tokens, "option", &KEYS, problems) {
+        match entry.name().as_str() {
+            "topic" => {
+                has_topic = true;
+                options.topic = topic(
+                    &entry,
+                    "topic = \"order.created\"",
+                    Reserved::DeadLetters,
+                    problems,
+                );
+            }
+            "group" => options.group = name(&entry, "group = \"inventory\"", problems),
+            "broker" => options.broker = name(&entry, "broker = \"audit\"", problems),
+            "concurrency" => {
+                options.concurrency = entry.count("concurrency = 8", problems).map(|n| entry.given(n));
+            }
+            "prefetch" => options.prefetch = entry.count("prefetch = 64", problems).map(|n| entry.given(n)),
+            "retry" => options.retry = retry(&entry, problems),
+            "timeout" => {
+                options.timeout =
+                    duration(&entry, "timeout = \"10s\"", problems).map(|time| entry.given(time));
+            }
+            "ack" => {
+                let words = [("manual", Ack::Manual), ("auto", Ack::Auto)];
+                options.ack = entry.word(&words, problems).map(|ack| entry.given(ack));
+            }
+            "ordered" => options.ordered = entry.flag(problems).map(|()| entry.given(())),
+            "broadcast" => options.broadcast = entry.flag(problems).map(|()| entry.given(())),
+            "start" => {
+                let words = [("earliest", Start::Earliest), ("new", Start::New)];
+                options.start = entry.word(&words, problems).map(|start| entry.given(start));
+            }
+            "delivery" => {
+                options.delivery = entry
+                    .word(&[("at_least_once", ())], problems)
+                    .map(|()| entry.given(()));
+            }
+            "dead_letter" => {
+                let example = "dead_letter = \"order.failed\"";
+                options.dead_letter = topic(&entry, example, Reserved::DeadLetters, problems);
+            }
+            "publish" => {
+                options.publish = topic(&entry, "publish = \"stock.reserved\"", Reserved::None, problems);
+            }
+            "batch" => options.batch = batch(&entry, problems),
+            "rate" => options.rate = rate(&entry, problems),
+            "max_size" => options.max_size = max_size(&entry, problems),
+            "enabled" => {
+                let flag = entry.parse::<LitBool>("`true` or `false`", "enabled = false", problems);
+                options.enabled = flag.map(|flag| entry.given(flag.value));
+            }
+            "crate" => options.root = root(&entry, problems),
+            _ => {}
+        }
+    }
+    if !has_topic {
+        let what = "a listener needs a topic";
+        problems.span(
+            proc_macro2::Span::call_site(),
+            what,
+            "write `#[listener(topic = \"order.created\")]`",
+        );
+    }
+    options
+}
+
+/// Where the crate is.
+pub(crate) fn root(entry: &Entry, problems: &mut Problems) -> Option<Path> {
+    let takes = "the path at which the crate `postrider` is found, without quotes";
+    entry.parse_with(
+        Path::parse_mod_style,
+        takes,
+        "crate = my_crate::postrider",
+        problems,
+    )
+}
+
+fn topic(entry: &Entry, example: &str, reserved: Reserved, problems: &mut Problems) -> Option<Given<String>> {
+    let literal = entry.text("the name of a topic in quotes", example, problems)?;
+    values::check_topic(&literal, &entry.name(), reserved, problems)?;
+    Some(entry.given(literal.value()))
+}
+
+fn name(entry: &Entry, example: &str, problems: &mut Problems) -> Option<Given<String>> {
+    let literal = entry.text("a name in quotes", example, problems)?;
+    values::check_name(&literal, &entry.name(), problems)?;
+    Some(entry.given(literal.value()))
+}
+
+fn duration(entry: &Entry, example: &str, problems: &mut Problems) -> Option<Duration> {
+    let literal = entry.text(DURATION, example, problems)?;
+    let help = format!("write `{example}`; the units are `ms`, `s`, `m` and `h`");
+    accept(values::duration(&literal.value()), &literal, &help, problems)
+}
+
+fn retry(entry: &Entry, problems: &mut Problems) -> Option<Given<Retry>> {
+    let example = "retry(attempts = 5, backoff = \"200ms..30s\")` or, for no retry, `retry(attempts = 1)";
+    let mut retry = Retry {
+        attempts: None,
+        backoff: None,
+    };
+    for inner in entry.list(&["attempts", "backoff"], example, problems)? {
+        if inner.key == "attempts" {
+            retry.attempts = inner.count("attempts = 5", problems);
+        } else if let Some(literal) = inner.text(DURATION, "backoff = \"200ms..30s\"", problems) {
+            let help = "write the shortest and the longest wait, `backoff = \"200ms..30s\"`, or a fixed one, \
+                        `backoff = \"5s\"`";
+            retry.backoff = accept(values::backoff(&literal.value()), &literal, help, problems);
+        }
+    }
+    Some(entry.given(retry))
+}
+
+fn batch(entry: &Entry, problems: &mut Problems) -> Option<Given<Batch>> {
+    let example = "batch(size = 100, wait = \"50ms\")";
+    let inner = entry.list(&["size", "wait"], example, problems)?;
+    let (mut size, mut wait) = (None, None);
+    for option in &inner {
+        if option.key == "size" {
+            size = option.count("size = 100", problems);
+        } else {
+            wait = duration(option, "wait = \"50ms\"", problems);
+        }
+    }
+    for key in ["size", "wait"] {
+        if !inner.iter().any(|option| option.key == key) {
+            problems.span(
+                entry.key.span(),
+                format!("`batch` needs `{key}`"),
+                format!("write `{example}`"),
+            );
+        }
+    }
+    Some(entry.given(Batch {
+        size: size?,
+        wait: wait?,
+    }))
+}
+
+fn rate(entry: &Entry, problems: &mut Problems) -> Option<Given<(u32, Duration)>> {
+    let literal = entry.text("a number in a time, in quotes", "rate = \"500/s\"", problems)?;
+    let help = "write `rate = \"500/s\"`; the units are `s`, `m` and `h`";
+    accept(values::rate(&literal.value()), &literal, help, problems).map(|rate| entry.given(rate))
+}
+
+fn max_size(entry: &Entry, problems: &mut Problems) -> Option<Given<u64>> {
+    let example = "max_size = \"64KiB\"";
+    let literal: Lit = entry.parse("a number of bytes", example, problems)?;
+    let size = match &literal {
+        Lit::Str(text) => values::size(&text.value()),
+        Lit::Int(number) => values::size(&number.to_string().replace('_', "")),
+        _ => Err("`max_size` takes a number of bytes".to_owned()),
+    };
+    let help = format!("write `{example}`; the units are `B`, `kB`, `KiB`, `MB`, `MiB`, `GB` and `GiB`");
+    accept(size, &literal, &help, problems).map(|size| entry.given(size))
+}
+
+fn accept<T>(
+    value: Result<T, String>,
+    literal: &impl quote::ToTokens,
+    help: &str,
+    problems: &mut Problems,
+) -> Option<T> {
+    value.map_err(|what| problems.at(literal, what, help)).ok()
+}
+
+/// Reads the function as far as its body. Without it nothing can be made: `None` then.
+pub(crate) fn function(tokens: TokenStream, problems: &mut Problems) -> Option<Function> {
+    let head = |input: ParseStream<'_>| -> syn::Result<(Vec<Attribute>, Visibility, Signature, TokenStream)> {
+        Ok((
+            input.call(Attribute::parse_outer)?,
+            input.parse()?,
+            input.parse()?,
+            input.parse()?,
+        ))
+    };
+    let example = "write `async fn name(payload: OrderCreated) -> Result<(), HandlerError> { … }`";
+    match head.parse2(tokens.clone()) {
+        Ok((attributes, visibility, signature, body)) => {
+            let has_body = matches!(body.into_iter().next(), Some(TokenTree::Group(_)));
+            if !has_body {
+                problems.at(&signature, "a listener needs a body", example);
+                return None;
+            }
+            Some(Function {
+                attributes,
+                visibility,
+                signature,
+                tokens,
+            })
+        }
+        Err(error) if tokens.clone().into_iter().any(|token| token.to_string() == "fn") => {
+            // Broken in itself: rustc says it better, but it only looks where the macro sends it.
+            problems.span(error.span(), error, example);
+            None
+        }
+        Err(_) => {
+            problems.span(
+                proc_macro2::Span::call_site(),
+                "`#[listener]` belongs on an `async fn`",
+                example,
+            );
+            None
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What the options mean together, and whether the function can be a listener.
+
+use syn::visit::{self, Visit};
+use syn::{FnArg, GenericParam, Safety, Type};
+
+use super::model::{Function, Options};
+use crate::entries::Given;
+use crate::problems::Problems;
+
+/// Reports options that exclude one another.
+pub(crate) fn options(options: &Options, problems: &mut Problems) {
+    let topic = options.topic.as_ref();
+    for other in [&options.dead_letter, &options.publish].into_iter().flatten() {
+        if topic.is_some_and(|topic| topic.value == other.value) {
+            let what = format!(
+                "`{}` is the topic that the listener receives: messages would go round",
+                other.key
+            );
+            problems.span(other.key.span(), what, "write another topic");
+        }
+    }
+    let manual = if options.is_manual() {
+        options.ack.as_ref()
+    } else {
+        None
+    };
+    conflict(
+        options.ordered.as_ref(),
+        options.broadcast.as_ref(),
+        "every instance has its own copy and order",
+        problems,
+    );
+    conflict(
+        options.ordered.as_ref(),
+        options.batch.as_ref(),
+        "the items of a batch fail one by one",
+        problems,
+    );
+    let lost = "a broadcast reaches only the instances that are running";
+    conflict(
+        options.broadcast.as_ref(),
+        options.delivery.as_ref(),
+        lost,
+        problems,
+    );
+    conflict(
+        options.broadcast.as_ref(),
+        options.start.as_ref(),
+        "a broadcast begins when the instance does",
+        problems,
+    );
+    conflict(
+        options.broadcast.as_ref(),
+        options.dead_letter.as_ref(),
+        "a broadcast has no dead letters",
+        problems,
+    );
+    let returns = "a batch is settled by what the handler returns for each item";
+    conflict(options.batch.as_ref(), manual, returns, problems);
+    conflict(
+        options.batch.as_ref(),
+        options.publish.as_ref(),
+        "a batch has no single reply",
+        problems,
+    );
+    let settled = "what is returned is published before the acknowledgement, which the handler gives itself";
+    conflict(options.publish.as_ref(), manual, settled, problems);
+    if let (Some(batch), Some(prefetch)) = (&options.batch, &options.prefetch)
+        && batch.value.size > prefetch.value
+    {
+        let what = format!(
+            "a batch of {} never fills with `prefetch = {}`",
+            batch.value.size, prefetch.value
+        );
+        let help = format!(
+            "write `prefetch = {}` or more, or a smaller `size`",
+            batch.value.size
+        );
+        problems.span(prefetch.key.span(), what, help);
+    }
+}
+
+fn conflict<A, B>(first: Option<&Given<A>>, second: Option<&Given<B>>, why: &str, problems: &mut Problems) {
+    if let (Some(first), Some(second)) = (first, second) {
+        let what = format!("`{}` and `{}` exclude each other: {why}", first.key, second.key);
+        problems.span(
+            second.key.span(),
+            what,
+            format!("leave out one of the two: `{}` or `{}`", first.key, second.key),
+        );
+    }
+}
+
+/// Reports what keeps the function from being a listener.
+pub(crate) fn function(function: &Function, problems: &mut Problems) {
+    let signature = &function.signature;
+    let name = &signature.ident;
+    if signature.asyncness.is_none() {
+        problems.at(
+            signature.fn_token,
+            "a listener is asynchronous",
+            format!("write `async fn {name}(…)`"),
+        );
+    }
+    if let Safety::Unsafe(token) = &signature.safety {
+        problems.at(
+            token,
+            "a listener cannot be `unsafe`",
+            "keep the unsafe part in a block in its body",
+        );
+    }
+    if let Some(abi) = &signature.abi {
+        problems.at(abi, "a listener is called from Rust alone", "leave out `extern`");
+    }
+    if let Some(token) = &signature.constness {
+        problems.at(token, "a listener cannot be `const`", "leave out `const`");
+    }
+    if let Some(variadic) = &signature.variadic {
+        problems.at(
+            variadic,
+            "a listener has a fixed list of parameters",
+            "leave out `...`",
+        );
+    }
+    if !signature.generics.params.is_empty() {
+        for parameter in &signature.generics.params {
+            generic(parameter, problems);
+        }
+    }
+    parameters(function, problems);
+    for attribute in &function.attributes {
+        if attribute
+            .path()
+            .segments
+            .last()
+            .is_some_and(|last| last.ident == "listener")
+        {
+            let help = "to receive two topics, write two functions that call a third";
+            problems.at(attribute, "a function is one listener", help);
+        }
+    }
+}
+
+fn generic(parameter: &GenericParam, problems: &mut Problems) {
+    let what = "a listener cannot be generic: nobody calls it with a type";
+    match parameter {
+        GenericParam::Lifetime(_) => {
+            problems.at(
+                parameter,
+                "a listener cannot borrow: it is called with what it owns",
+                "leave out the lifetime",
+            );
+        }
+        GenericParam::Type(_) => problems.at(parameter, what, "write the type itself in the parameters"),
+        GenericParam::Const(_) => problems.at(parameter, what, "write a constant outside of it"),
+    }
+}
+
+fn parameters(function: &Function, problems: &mut Problems) {
+    let signature = &function.signature;
+    let name = &signature.ident;
+    for input in &signature.inputs {
+        match input {
+            FnArg::Receiver(receiver) => {
+                let help = "write a free function, and take what it needs as `State(…): State<…>`";
+                problems.at(receiver, "a listener cannot be a method", help);
+            }
+            FnArg::Typed(typed) => {
+                let mut borrowed = Borrowed { problems };
+                borrowed.visit_type(&typed.ty);
+            }
+        }
+    }
+    if signature.inputs.is_empty() {
+        let help =
+            format!("write the payload as the first parameter: `async fn {name}(order: OrderCreated)`");
+        problems.at(name, "a listener takes at least a payload", help);
+    }
+    if let Some(FnArg::Typed(payload)) = signature.inputs.first()
+        && let Some(condition) = payload
+            .attrs
+            .iter()
+            .find(|attribute| attribute.path().is_ident("cfg"))
+    {
+        problems.at(
+            condition,
+            "the payload cannot be conditional",
+            "write `#[cfg(…)]` on the whole function",
+        );
+    }
+}
+
+/// Finds `&T` and `impl Trait` in the type of a parameter.
+struct Borrowed<'a> {
+    problems: &'a mut Problems,
+}
+
+impl<'ast> Visit<'ast> for Borrowed<'_> {
+    fn visit_type(&mut self, ty: &'ast Type) {
+        match ty {
+            Type::Reference(reference) => {
+                if reference
+                    .lifetime
+                    .as_ref()
+                    .is_some_and(|lifetime| lifetime.ident == "static")
+                {
+                    return visit::visit_type(self, ty);
+                }
+                let owned = &reference.elem;
+                let help = match &**owned {
+                    Type::Path(path) if path.path.is_ident("str") => "take a `String`".to_owned(),
+                    Type::Slice(_) => "take a `Vec` or `Bytes`".to_owned(),
+                    _ => format!("take it by value: `{}`", quote::quote!(#owned)),
+                };
+                self.problems
+                    .at(ty, "a listener cannot borrow its parameters", help);
+            }
+            Type::ImplTrait(_) => {
+                let help = "write the type itself";
+                self.problems.at(
+                    ty,
+                    "a listener cannot be generic: nobody calls it with a type",
+                    help,
+                );
+            }
+            // Whatever a function pointer takes is its own affair.
+            Type::FnPtr(_) => {}
+            _ => visit::visit_type(self, ty),
+        }
+    }
+}
