@@ -2,6 +2,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::ByteString;
+
 /// What went wrong: a kind that says what to do about it, and one line that says what it was.
 ///
 /// The line names no secret: a URL is never echoed.
@@ -10,6 +12,7 @@ pub struct Error {
     kind: ErrorKind,
     text: Cow<'static, str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    message_id: Option<ByteString>,
 }
 
 /// What can be done about an [`Error`].
@@ -71,6 +74,7 @@ impl Error {
             kind,
             text: text.into(),
             source: None,
+            message_id: None,
         }
     }
 
@@ -78,6 +82,17 @@ impl Error {
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// The same, about the message with this id.
+    pub fn with_message_id(mut self, id: ByteString) -> Self {
+        self.message_id = Some(id);
+        self
+    }
+
+    /// The message that it is about: an [`ErrorKind::Unconfirmed`] publish is tried again under this id.
+    pub fn message_id(&self) -> Option<&str> {
+        self.message_id.as_deref()
     }
 
     /// What can be done about it.

@@ -1,0 +1,258 @@
+//! What can be refused before anything is consumed: every mismatch, not the first.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{Config, Resolved};
+use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, Start, names};
+use crate::engine::Registration;
+use crate::listener::StateMap;
+
+/// A listener as it will run.
+pub(super) struct Planned {
+    pub(super) registration: Registration,
+    pub(super) resolved: Resolved,
+    /// The broker's name; empty for the one in `BROKER_URL`.
+    pub(super) broker: String,
+    pub(super) spec: Spec,
+    pub(super) in_flight: usize,
+}
+
+impl Planned {
+    /// Retries wait in the process, unsettled.
+    pub(super) fn in_process(&self) -> bool {
+        self.spec.order == Order::ByKey || self.spec.sharing == Sharing::Broadcast
+    }
+
+    pub(super) fn dead_letter(&self) -> Arc<str> {
+        self.spec.dead_letter.clone().unwrap_or_else(|| "".into())
+    }
+}
+
+/// Names, topics and groups, before any socket is opened.
+pub(super) fn plan(
+    registrations: Vec<Registration>,
+    config: &Config,
+    application: &str,
+    state: &StateMap,
+    problems: &mut Vec<String>,
+) -> Vec<Planned> {
+    let known: Vec<&str> = registrations
+        .iter()
+        .map(|registration| registration.settings.name)
+        .collect();
+    problems.extend(config.unknown(&known));
+    let mut seen = HashMap::new();
+    for registration in &registrations {
+        let module = registration.settings.module;
+        if let Some(other) = seen.insert(registration.settings.name, module) {
+            problems.push(format!(
+                "two listeners are named `{}` (in {other} and {module}): names are unique within an app",
+                registration.settings.name
+            ));
+        }
+    }
+    let planned: Vec<Planned> = registrations
+        .into_iter()
+        .map(|registration| one(registration, config, application, problems))
+        .filter(|planned| planned.resolved.settings.enabled)
+        .collect();
+    for planned in &planned {
+        let mut missing = Vec::new();
+        (planned.registration.check)(state, &mut missing);
+        problems.extend(missing.into_iter().map(|what| complaint(planned, &what)));
+    }
+    shared_subscriptions(&planned, problems);
+    dead_letter_loops(&planned, problems);
+    planned
+}
+
+fn one(
+    registration: Registration,
+    config: &Config,
+    application: &str,
+    problems: &mut Vec<String>,
+) -> Planned {
+    let resolved = config.resolve(&registration.settings, problems);
+    let settings = &resolved.settings;
+    let group: Arc<str> = resolved.group.as_deref().unwrap_or(application).into();
+    let topic: Arc<str> = settings.topic.into();
+    let dead_letter = resolved
+        .dead_letter
+        .clone()
+        .unwrap_or_else(|| names::dead_letter_topic(&topic, &group));
+    let batch = settings.batch.map_or(0, |batch| batch.size);
+    let in_flight = settings
+        .prefetch
+        .unwrap_or_else(|| 64.max(settings.concurrency * 4).max(batch * 2));
+    let in_process = settings.ordered || settings.broadcast;
+    let spec = Spec {
+        listener: settings.name.into(),
+        source: Source::Topic(topic),
+        group,
+        sharing: if settings.broadcast {
+            Sharing::Broadcast
+        } else {
+            Sharing::Group
+        },
+        order: if settings.ordered {
+            Order::ByKey
+        } else {
+            Order::None
+        },
+        start: settings.start,
+        in_flight,
+        dead_letter: Some(dead_letter.as_str().into()),
+        max_delay: (settings.retry.attempts > 1 && !in_process).then_some(settings.retry.backoff.cap),
+        publishes: settings.publish.iter().map(|&topic| topic.into()).collect(),
+    };
+    let broker = settings.broker.unwrap_or_default().to_owned();
+    let planned = Planned {
+        broker,
+        spec,
+        in_flight: in_flight as usize,
+        resolved,
+        registration,
+    };
+    let spec = &planned.spec;
+    let mut wrong = Vec::new();
+    wrong.extend(
+        names::check_topic(spec.topic())
+            .err()
+            .map(|error| error.to_string()),
+    );
+    wrong.extend(
+        names::check_group(&spec.group)
+            .err()
+            .map(|error| error.to_string()),
+    );
+    wrong.extend(
+        names::check_topic(&planned.dead_letter())
+            .err()
+            .map(|error| error.to_string()),
+    );
+    if planned.dead_letter() == *spec.topic() {
+        wrong.push(
+            "its dead-letter topic is its own topic: a dead letter would come back for ever".to_owned(),
+        );
+    }
+    if batch as usize > planned.in_flight {
+        wrong.push(format!(
+            "a batch of {batch} is never full with a prefetch of {in_flight}: raise `prefetch`"
+        ));
+    }
+    problems.extend(wrong.iter().map(|what| complaint(&planned, what)));
+    planned
+}
+
+/// Two listeners of one group on one topic would take each other's messages.
+fn shared_subscriptions(planned: &[Planned], problems: &mut Vec<String>) {
+    let mut seen: HashMap<(&str, &str, &str), &str> = HashMap::new();
+    for listener in planned {
+        let Planned { spec, .. } = listener;
+        let key = (listener.broker.as_str(), &**spec.topic(), &*spec.group);
+        if let Some(other) = seen.insert(key, &spec.listener) {
+            let what = format!(
+                "`{other}` has the same topic `{}` and group `{}`, so they would take each other's messages: \
+                 give one another group",
+                spec.topic(),
+                spec.group
+            );
+            problems.push(complaint(listener, &what));
+        }
+    }
+}
+
+/// A dead letter that comes back to its own topic through other listeners' dead-letter topics.
+fn dead_letter_loops(planned: &[Planned], problems: &mut Vec<String>) {
+    for start in planned {
+        let mut path = vec![start.spec.topic().clone()];
+        let mut at = start.dead_letter();
+        // A way longer than there are listeners has been somewhere twice, and that is then reported there.
+        for _ in 0..planned.len() {
+            path.push(at.clone());
+            let next = planned
+                .iter()
+                .find(|other| other.broker == start.broker && *other.spec.topic() == at);
+            let Some(next) = next else { break };
+            at = next.dead_letter();
+            if at == *start.spec.topic() {
+                let what = format!("dead letters go round in a circle: {} -> {at}", path.join(" -> "));
+                problems.push(complaint(start, &what));
+                break;
+            }
+        }
+    }
+}
+
+/// What the listener asks and the broker cannot do.
+pub(super) fn against_capabilities(
+    planned: &[Planned],
+    brokers: &BTreeMap<String, Arc<dyn Broker>>,
+    problems: &mut Vec<String>,
+) {
+    for listener in planned {
+        let Some(broker) = brokers.get(&listener.broker) else {
+            continue;
+        };
+        let mut wrong = Vec::new();
+        mismatches(listener, broker.capabilities(), &mut wrong);
+        problems.extend(wrong.iter().map(|what| complaint(listener, what)));
+    }
+}
+
+fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
+    let Planned { spec, resolved, .. } = listener;
+    let settings = &resolved.settings;
+    let system = can.system;
+    if settings.ordered && !can.ordered {
+        wrong.push(format!(
+            "`ordered` cannot be kept on {system}: leave it out, or use a broker that keeps order"
+        ));
+    }
+    if settings.broadcast && !can.broadcast {
+        wrong.push(format!(
+            "`broadcast` is not possible on {system}: give each instance a group of its own"
+        ));
+    }
+    if settings.start == Start::Earliest && !can.earliest {
+        wrong.push(format!("`start = earliest` needs retained history, which {system} as configured has none of: leave it out"));
+    }
+    if let (true, Guarantee::AtMostOnce(why)) = (settings.at_least_once, &can.guarantee) {
+        wrong.push(format!("`delivery = at_least_once` cannot be kept: {why}"));
+    }
+    if let Some(delay) = spec.max_delay.filter(|&delay| delay > can.max_delay) {
+        wrong.push(format!(
+            "a backoff of up to {} is longer than the {} that {system} can delay: lower it",
+            humantime::format_duration(delay),
+            humantime::format_duration(can.max_delay)
+        ));
+    }
+    let held = if listener.in_process() {
+        longest_hold(listener)
+    } else {
+        settings.timeout.unwrap_or_default()
+    };
+    if let Some(limit) = can.max_hold.filter(|&limit| held > limit) {
+        wrong.push(format!(
+            "a message may stay unsettled for {}, longer than the {} that {system} allows: lower `timeout`, \
+             attempts or backoff",
+            humantime::format_duration(held),
+            humantime::format_duration(limit)
+        ));
+    }
+}
+
+/// How long a message that fails every time stays unsettled where retries wait in the process.
+fn longest_hold(listener: &Planned) -> Duration {
+    let settings = &listener.resolved.settings;
+    let waits = (1..settings.retry.attempts)
+        .map(|n| settings.retry.backoff.ceiling(n))
+        .sum::<Duration>();
+    waits + settings.timeout.unwrap_or_default() * settings.retry.attempts
+}
+
+fn complaint(listener: &Planned, what: &str) -> String {
+    format!("listener `{}`: {what}", listener.spec.listener)
+}

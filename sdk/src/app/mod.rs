@@ -1,0 +1,194 @@
+//! Start-up, checks, supervision, drain.
+
+mod check;
+mod running;
+mod signals;
+mod table;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use crate::engine::ListenerState;
+pub use running::{ListenerStatus, Running};
+
+use crate::config::Config;
+use crate::connect;
+use crate::contract::{Broker, Error, ErrorKind, Topology};
+use crate::engine::Registration;
+use crate::listener::StateMap;
+use crate::middleware::Middleware;
+
+/// How long a drain may take unless told otherwise.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// A set of listeners with what they need, ready to be started.
+///
+/// ```no_run
+/// use postrider::prelude::*;
+///
+/// #[listener(topic = "order.created")]
+/// async fn greet(order: Json<serde_json::Value>) {
+///     println!("{:?}", order.0);
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), postrider::Error> {
+///     App::from_env()?.listen(listeners![greet]).run().await
+/// }
+/// ```
+pub struct App {
+    name: Option<String>,
+    url: String,
+    brokers: BTreeMap<String, String>,
+    state: StateMap,
+    middleware: Vec<Arc<dyn Middleware>>,
+    registrations: Vec<Registration>,
+    topology: Topology,
+    drain_deadline: Duration,
+    config: Option<Config>,
+    /// A broker that is connected already, instead of the one at `url`.
+    connected: Option<Arc<dyn Broker>>,
+}
+
+impl App {
+    /// An app on the broker that `BROKER_URL` names. Unset, it is the embedded broker where no networked adapter is
+    /// compiled in, and the usual local address where exactly one is.
+    ///
+    /// # Errors
+    /// `BROKER_URL` is wrong, or needed and not set; `postrider.toml` or a `POSTRIDER__…` variable has not the expected
+    /// form. No socket is opened yet.
+    pub fn from_env() -> Result<Self, Error> {
+        Self::new(&connect::url_from_env()?)
+    }
+
+    /// An app on the broker at `url`.
+    ///
+    /// # Errors
+    /// As [`App::from_env`].
+    pub fn new(url: &str) -> Result<Self, Error> {
+        connect::check_url(url)?;
+        Ok(Self {
+            config: Some(Config::load()?),
+            ..Self::bare(url)
+        })
+    }
+
+    /// An app on a broker that is connected already: an adapter of your own, or an isolated embedded broker in a test.
+    /// Reads no configuration.
+    pub fn on(broker: Arc<dyn Broker>) -> Self {
+        Self {
+            connected: Some(broker),
+            ..Self::bare("")
+        }
+    }
+
+    fn bare(url: &str) -> Self {
+        Self {
+            name: None,
+            url: url.to_owned(),
+            brokers: BTreeMap::new(),
+            state: StateMap::default(),
+            middleware: Vec::new(),
+            registrations: Vec::new(),
+            topology: Topology::Declare,
+            drain_deadline: DRAIN_DEADLINE,
+            config: None,
+            connected: None,
+        }
+    }
+
+    /// The application's name, which is the group of listeners that name none. Otherwise it is the program's.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Another broker beside the one in `BROKER_URL`, for listeners with `broker = "name"`. Configuration goes before it
+    /// (`POSTRIDER__BROKER__<NAME>__URL`).
+    pub fn broker(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
+        self.brokers.insert(name.into(), url.into());
+        self
+    }
+
+    /// A value for [`State`](crate::State) parameters, cloned for each delivery: usually an `Arc` or a pool.
+    pub fn state<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.state.insert(value);
+        self
+    }
+
+    /// Wraps every handler; what was added first is outermost. Batch listeners are not wrapped.
+    pub fn middleware(mut self, middleware: impl Middleware) -> Self {
+        self.middleware.push(Arc::new(middleware));
+        self
+    }
+
+    /// Adds listeners, collected with [`listeners!`](crate::listeners).
+    pub fn listen(mut self, listeners: impl IntoIterator<Item = Registration>) -> Self {
+        self.registrations.extend(listeners);
+        self
+    }
+
+    /// Whether missing topics and queues are made ([`Topology::Declare`], the default) or reported.
+    pub fn topology(mut self, topology: Topology) -> Self {
+        self.topology = topology;
+        self
+    }
+
+    /// How long handlers may go on after a signal before they are cut off: 25 seconds unless told, which fits into the
+    /// 30 that Kubernetes gives a pod.
+    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
+        self.drain_deadline = deadline;
+        self
+    }
+
+    /// Starts, and runs until SIGTERM or SIGINT; then drains: running handlers finish, acknowledgements and publishes
+    /// are flushed. A second signal ends it at once.
+    ///
+    /// # Errors
+    /// Start-up failed (every reason is listed), a listener ended by itself, or a second signal came.
+    pub async fn run(self) -> Result<(), Error> {
+        let mut signals = signals::Signals::new()?;
+        let mut running = tokio::select! {
+            started = self.start() => started?,
+            signal = signals.next() => {
+                tracing::info!(signal, "stopped during start-up");
+                return Ok(());
+            }
+        };
+        let ended = tokio::select! {
+            ended = running.ended() => Err(ended),
+            signal = signals.next() => {
+                tracing::info!(signal, "draining");
+                Ok(())
+            }
+        };
+        let at_once = running.cut_off();
+        tokio::select! {
+            drained = running.shutdown() => ended.and(drained),
+            signal = signals.next() => {
+                at_once.cancel();
+                let text = format!("stopped at once by a second signal ({signal}) before the drain was done");
+                Err(Error::new(ErrorKind::Closed, text))
+            }
+        }
+    }
+
+    /// Connects, checks, declares, and starts every listener.
+    ///
+    /// # Errors
+    /// Every reason that was found, a line each: nothing has been consumed then.
+    pub async fn start(self) -> Result<Running, Error> {
+        running::start(self).await
+    }
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // No URL: it may hold a password.
+        f.debug_struct("App")
+            .field("name", &self.name)
+            .field("listeners", &self.registrations)
+            .finish_non_exhaustive()
+    }
+}

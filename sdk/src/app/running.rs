@@ -1,0 +1,453 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::check::{self, Planned};
+use super::{App, table};
+use crate::config::Config;
+use crate::contract::{Broker, DeadLetters, Error, ErrorKind, Spec, Status, Subscription};
+use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
+use crate::listener::{Scope, StateMap};
+use crate::middleware::{Counts, Meter, Middleware, Policy};
+use crate::{Publisher, connect};
+
+/// After the drain's deadline, how long handlers that do not yield are waited for.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// An app whose listeners are running.
+pub struct Running {
+    listeners: Vec<Started>,
+    brokers: BTreeMap<String, Arc<dyn Broker>>,
+    publishers: BTreeMap<String, Publisher>,
+    tasks: JoinSet<Result<(), Error>>,
+    drain: CancellationToken,
+    cut_off: CancellationToken,
+    deadline: Duration,
+}
+
+struct Started {
+    broker: String,
+    spec: Spec,
+    health: Arc<Health>,
+    meter: Arc<Meter>,
+}
+
+/// How a listener is and what it has done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// Its topic.
+    pub topic: String,
+    /// Its consumer group.
+    pub group: String,
+    /// Its dead-letter topic.
+    pub dead_letter_topic: String,
+    /// The broker it is on, such as `kafka`.
+    pub system: &'static str,
+    /// How it is.
+    pub state: ListenerState,
+    /// The last thing that went wrong with its subscription.
+    pub last_error: Option<String>,
+    /// What it has done since it was started.
+    pub counts: Counts,
+}
+
+pub(super) async fn start(app: App) -> Result<Running, Error> {
+    if cfg!(panic = "abort") {
+        tracing::warn!(
+            "built with `panic = \"abort\"`: a panicking handler ends the process instead of being retried"
+        );
+    }
+    let App {
+        name,
+        url,
+        brokers,
+        state,
+        middleware,
+        registrations,
+        mut topology,
+        mut drain_deadline,
+        config,
+        connected,
+    } = app;
+    let config = config.unwrap_or_default();
+    let mut problems = Vec::new();
+    let application = config
+        .name()
+        .or(name)
+        .unwrap_or_else(connect::default_application);
+    topology = config.topology(&mut problems).unwrap_or(topology);
+    drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
+    let planned = check::plan(registrations, &config, &application, &state, &mut problems);
+
+    let urls = urls(url, brokers, &config);
+    for listener in planned
+        .iter()
+        .filter(|listener| !urls.contains_key(&listener.broker))
+    {
+        let known: Vec<_> = urls.keys().filter(|name| !name.is_empty()).cloned().collect();
+        problems.push(format!(
+            "listener `{}`: there is no broker `{}`; named brokers: [{}]; add it with `.broker(\"{}\", url)`",
+            listener.spec.listener,
+            listener.broker,
+            known.join(", "),
+            listener.broker
+        ));
+    }
+    refuse(&problems, ErrorKind::Config)?;
+
+    let brokers = open_brokers(&urls, connected, &planned, &application).await?;
+    match open(&planned, &brokers, topology).await {
+        Ok(subscriptions) => {
+            if !planned.is_empty() {
+                tracing::info!("{}", table::table(&planned, &brokers));
+            }
+            let publishers: BTreeMap<_, _> = brokers
+                .iter()
+                .map(|(name, broker)| (name.clone(), Publisher::new(broker.clone())))
+                .collect();
+            let mut running = Running {
+                listeners: Vec::new(),
+                brokers,
+                publishers,
+                tasks: JoinSet::new(),
+                drain: CancellationToken::new(),
+                cut_off: CancellationToken::new(),
+                deadline: drain_deadline,
+            };
+            let shared = Shared {
+                application: application.into(),
+                state: Arc::new(state),
+                middleware: middleware.into(),
+            };
+            for (listener, subscription) in planned.into_iter().zip(subscriptions) {
+                running.launch(listener, subscription, &shared);
+            }
+            Ok(running)
+        }
+        Err(error) => {
+            for broker in brokers.values() {
+                let _ = broker.close(Duration::from_secs(1)).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What all listeners of an app share.
+struct Shared {
+    application: Arc<str>,
+    state: Arc<StateMap>,
+    middleware: Arc<[Arc<dyn Middleware>]>,
+}
+
+/// The URL of every broker by its name; the one in `BROKER_URL` has none.
+fn urls(url: String, mut brokers: BTreeMap<String, String>, config: &Config) -> BTreeMap<String, String> {
+    brokers.extend(
+        config
+            .brokers()
+            .map(|(name, url)| (name.to_owned(), url.to_owned())),
+    );
+    brokers.insert(String::new(), url);
+    brokers
+}
+
+/// Connects to every broker that a listener or a publisher uses. The main one always is.
+async fn open_brokers(
+    urls: &BTreeMap<String, String>,
+    mut connected: Option<Arc<dyn Broker>>,
+    planned: &[Planned],
+    application: &str,
+) -> Result<BTreeMap<String, Arc<dyn Broker>>, Error> {
+    let mut brokers = BTreeMap::new();
+    for (name, url) in urls {
+        let used = name.is_empty() || planned.iter().any(|listener| listener.broker == *name);
+        if !used {
+            continue;
+        }
+        let broker = match connected.take_if(|_| name.is_empty()) {
+            Some(broker) => broker,
+            None => connect::connect(url, connect::client(application)).await?,
+        };
+        brokers.insert(name.clone(), broker);
+    }
+    Ok(brokers)
+}
+
+/// Checks and declares everything, then subscribes; subscriptions in the order of `planned`.
+async fn open(
+    planned: &[Planned],
+    brokers: &BTreeMap<String, Arc<dyn Broker>>,
+    topology: crate::contract::Topology,
+) -> Result<Vec<Subscription>, Error> {
+    let mut problems = Vec::new();
+    check::against_capabilities(planned, brokers, &mut problems);
+    refuse(&problems, ErrorKind::Unsupported)?;
+    let specs_of = |name: &str| -> Vec<Spec> {
+        planned
+            .iter()
+            .filter(|listener| listener.broker == name)
+            .map(|listener| listener.spec.clone())
+            .collect()
+    };
+    for (name, broker) in brokers {
+        if let Err(found) = broker.plan(&specs_of(name), topology).await {
+            problems.extend(found.iter().map(ToString::to_string));
+        }
+    }
+    refuse(&problems, ErrorKind::Topology)?;
+    let mut opened = BTreeMap::new();
+    for (name, broker) in brokers {
+        let specs = specs_of(name);
+        if !specs.is_empty() {
+            opened.insert(name.as_str(), broker.open(specs).await?.into_iter());
+        }
+    }
+    let missing = || {
+        Error::new(
+            ErrorKind::Internal,
+            "the adapter opened fewer subscriptions than it was asked for",
+        )
+    };
+    let next = |listener: &Planned| {
+        opened
+            .get_mut(listener.broker.as_str())
+            .and_then(Iterator::next)
+            .ok_or_else(missing)
+    };
+    planned.iter().map(next).collect()
+}
+
+/// One error for all problems, a line each.
+fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> {
+    match problems {
+        [] => Ok(()),
+        [only] => Err(Error::new(kind, only.clone())),
+        many => Err(Error::new(
+            kind,
+            format!("{} problems:\n  {}", many.len(), many.join("\n  ")),
+        )),
+    }
+}
+
+impl Running {
+    fn launch(&mut self, listener: Planned, subscription: Subscription, shared: &Shared) {
+        let Some(broker) = self.brokers.get(&listener.broker) else {
+            return;
+        };
+        let can = broker.capabilities();
+        let settings = &listener.resolved.settings;
+        let spec = &listener.spec;
+        let meter = Arc::new(Meter::new(can.system, spec.topic(), &spec.group, &spec.listener));
+        let health = Arc::new(Health::new());
+        let lanes = settings.concurrency as usize;
+        let work = Work {
+            scope: Arc::new(Scope {
+                listener: spec.listener.clone(),
+                group: spec.group.clone(),
+                application: shared.application.clone(),
+                state: shared.state.clone(),
+                publisher: self.publishers[&listener.broker].clone(),
+            }),
+            policy: Policy {
+                retry: settings.retry,
+                topic: spec.topic().clone(),
+                group: spec.group.clone(),
+                application: shared.application.clone(),
+                dead_letter: listener.dead_letter(),
+                in_process: listener.in_process(),
+                max_size: settings.max_size,
+                max_delay: can.max_delay,
+            },
+            options: Options {
+                concurrency: lanes,
+                in_flight: listener.in_flight,
+                timeout: settings.timeout,
+                ack: settings.ack,
+                batch: settings.batch,
+                lease: can.lease,
+            },
+            middleware: shared.middleware.clone(),
+            limiter: settings.rate.and_then(engine::limiter),
+            queues: (0..if settings.ordered { lanes } else { 1 })
+                .map(|_| Queue::new(settings.ordered))
+                .collect(),
+            settles: Settles::new(can.lease.is_some()),
+            meter: meter.clone(),
+            health: health.clone(),
+            cut_off: self.cut_off.clone(),
+        };
+        self.tasks.spawn(engine::run(
+            Arc::new(work),
+            subscription,
+            listener.registration.lane,
+            self.drain.clone(),
+        ));
+        let Planned { broker, spec, .. } = listener;
+        self.listeners.push(Started {
+            broker,
+            spec,
+            health,
+            meter,
+        });
+    }
+
+    /// A publisher on the broker in `BROKER_URL`.
+    pub fn publisher(&self) -> Publisher {
+        self.publishers[""].clone()
+    }
+
+    /// A publisher on a named broker that a listener is on; `None` where there is none of this name.
+    pub fn publisher_on(&self, broker: &str) -> Option<Publisher> {
+        self.publishers.get(broker).cloned()
+    }
+
+    /// Resolves when every listener receives.
+    ///
+    /// # Errors
+    /// A listener has ended.
+    pub async fn ready(&self) -> Result<(), Error> {
+        for listener in &self.listeners {
+            let mut states = listener.health.watch();
+            let state = states
+                .wait_for(|state| matches!(state, ListenerState::Ready | ListenerState::Stopped(_)))
+                .await;
+            if let Ok(ListenerState::Stopped(reason)) = state.as_deref() {
+                let reason = reason.as_deref().unwrap_or("it was asked to");
+                let text = format!("listener `{}` has stopped: {reason}", listener.spec.listener);
+                return Err(Error::new(ErrorKind::Closed, text));
+            }
+        }
+        Ok(())
+    }
+
+    /// How every listener is and what it has done.
+    pub fn status(&self) -> Vec<ListenerStatus> {
+        let one = |listener: &Started| ListenerStatus {
+            name: listener.spec.listener.to_string(),
+            topic: listener.spec.topic().to_string(),
+            group: listener.spec.group.to_string(),
+            dead_letter_topic: listener
+                .spec
+                .dead_letter
+                .as_deref()
+                .unwrap_or_default()
+                .to_owned(),
+            system: self.brokers[&listener.broker].capabilities().system,
+            state: listener.health.state(),
+            last_error: listener.health.last_error(),
+            counts: listener.meter.counts(),
+        };
+        self.listeners.iter().map(one).collect()
+    }
+
+    /// The depths of every listener as its broker knows them, in the order of [`Running::status`].
+    ///
+    /// # Errors
+    /// A broker did not answer.
+    pub async fn depths(&self) -> Result<Vec<Status>, Error> {
+        let mut depths = Vec::new();
+        for listener in &self.listeners {
+            let spec = std::slice::from_ref(&listener.spec);
+            depths.extend(self.brokers[&listener.broker].status(spec).await?);
+        }
+        Ok(depths)
+    }
+
+    /// The dead letters of a listener, asked of its broker; `None` where there is no listener of this name.
+    pub fn dead_letters(&self, listener: &str) -> Option<Box<dyn DeadLetters>> {
+        let Started { broker, spec, .. } = self.listener(listener)?;
+        let topic = spec.dead_letter.as_deref()?;
+        Some(self.brokers[broker].dead_letters(topic, spec.topic(), &spec.group))
+    }
+
+    /// Stops a listener from fetching; what was fetched is handled. False where there is no listener of this name.
+    pub fn pause(&self, listener: &str) -> bool {
+        self.listener(listener)
+            .map(|listener| listener.health.pause(true))
+            .is_some()
+    }
+
+    /// Lets a paused listener fetch again. False where there is no listener of this name.
+    pub fn resume(&self, listener: &str) -> bool {
+        self.listener(listener)
+            .map(|listener| listener.health.pause(false))
+            .is_some()
+    }
+
+    fn listener(&self, name: &str) -> Option<&Started> {
+        self.listeners
+            .iter()
+            .find(|listener| &*listener.spec.listener == name)
+    }
+
+    /// Resolves when a listener ends by itself, with the reason. Never, as long as all is well.
+    pub async fn ended(&mut self) -> Error {
+        loop {
+            match self.tasks.join_next().await {
+                // Without listeners there is nothing that could end: it goes on as a publisher.
+                None => std::future::pending().await,
+                Some(Ok(Ok(()))) if self.drain.is_cancelled() => {}
+                Some(Ok(Ok(()))) => {
+                    return Error::new(ErrorKind::Closed, "the broker was closed from this side");
+                }
+                Some(Ok(Err(error))) => return error,
+                Some(Err(error)) => {
+                    return Error::new(ErrorKind::Internal, "a listener's task failed").with_source(error);
+                }
+            }
+        }
+    }
+
+    /// Ends handlers at once instead of at the drain's deadline.
+    pub(super) fn cut_off(&self) -> CancellationToken {
+        self.cut_off.clone()
+    }
+
+    /// Drains: stops fetching, lets running handlers finish up to the deadline, flushes acknowledgements and publishes,
+    /// and disconnects. What was not finished is delivered again.
+    ///
+    /// # Errors
+    /// Something could not be flushed or closed.
+    pub async fn shutdown(mut self) -> Result<(), Error> {
+        self.drain.cancel();
+        let until = tokio::time::Instant::now() + self.deadline;
+        let finished = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::pin!(finished);
+        if tokio::time::timeout_at(until, &mut finished).await.is_err() {
+            tracing::warn!("the drain's deadline has passed: handlers that still run are cut off");
+            self.cut_off.cancel();
+            if tokio::time::timeout(GRACE, &mut finished).await.is_err() {
+                tracing::warn!("a handler does not yield: its message will be delivered again");
+            }
+        }
+        let left = until
+            .saturating_duration_since(tokio::time::Instant::now())
+            .max(GRACE);
+        let mut result = Ok(());
+        for (name, publisher) in &self.publishers {
+            if tokio::time::timeout(left, publisher.flush()).await.is_err() {
+                result = Err(Error::new(
+                    ErrorKind::Unconfirmed,
+                    "messages were still unconfirmed at the deadline",
+                ));
+            }
+            result = result.and(self.brokers[name].close(left).await);
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("listeners", &self.status())
+            .finish_non_exhaustive()
+    }
+}

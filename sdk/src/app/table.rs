@@ -1,0 +1,72 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::check::Planned;
+use crate::contract::{Broker, Guarantee};
+
+/// What is started, a line for each listener, and what each broker cannot promise.
+pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) -> String {
+    let header = [
+        "listener",
+        "topic",
+        "group",
+        "broker",
+        "guarantee",
+        "retry",
+        "dead letters",
+    ]
+    .map(str::to_owned);
+    let mut rows = vec![header];
+    for listener in planned {
+        let can = brokers.get(&listener.broker).map(|broker| broker.capabilities());
+        let settings = &listener.resolved.settings;
+        let retry = match settings.retry.attempts {
+            1 => "none".to_owned(),
+            attempts => format!(
+                "{attempts} x {}..{}",
+                humantime::format_duration(settings.retry.backoff.base),
+                humantime::format_duration(settings.retry.backoff.cap)
+            ),
+        };
+        let guarantee = match can.map(|can| &can.guarantee) {
+            Some(Guarantee::AtLeastOnce) if !settings.broadcast => "at least once",
+            _ => "at most once",
+        };
+        rows.push([
+            listener.spec.listener.to_string(),
+            listener.spec.topic().to_string(),
+            listener.spec.group.to_string(),
+            can.map_or("?", |can| can.system).to_owned(),
+            guarantee.to_owned(),
+            retry,
+            listener.dead_letter().to_string(),
+        ]);
+    }
+    let mut text = String::from("starting\n");
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    for row in &rows {
+        let cells: Vec<_> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
+        text.push_str("  ");
+        text.push_str(cells.join("  ").trim_end());
+        text.push('\n');
+    }
+    for broker in brokers.values() {
+        if let Guarantee::AtMostOnce(why) = &broker.capabilities().guarantee {
+            text.push_str(&format!(
+                "  {} can lose messages: {why}\n",
+                broker.capabilities().system
+            ));
+        }
+    }
+    text
+}

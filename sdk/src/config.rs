@@ -1,0 +1,356 @@
+//! Operational values from the environment and from `postrider.toml`, without a rebuild.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::contract::{Backoff, Error, ErrorKind, Topology};
+use crate::listener::{Rate, Settings};
+
+/// The file that is read from the working directory, where it exists.
+const FILE: &str = "postrider.toml";
+/// The variable that names another file.
+const FILE_VARIABLE: &str = "POSTRIDER_CONFIG";
+/// What every variable begins with.
+const PREFIX: &str = "POSTRIDER__";
+
+/// The keys of a listener's section.
+const LISTENER_KEYS: &[&str] = &[
+    "concurrency",
+    "dead_letter",
+    "enabled",
+    "group",
+    "max_size",
+    "prefetch",
+    "rate",
+    "retry_attempts",
+    "retry_backoff",
+    "timeout",
+];
+/// The keys of the section `app`.
+const APP_KEYS: &[&str] = &["drain_deadline", "name", "topology"];
+/// The keys of a section `broker.<name>`.
+const BROKER_KEYS: &[&str] = &["url"];
+
+/// What configuration says, each value with where it stands. The environment goes before the file.
+#[derive(Debug, Default)]
+pub(crate) struct Config {
+    /// Section (`app`, `broker.<name>`, a listener's name) -> key -> value.
+    sections: BTreeMap<String, BTreeMap<String, Entry>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    value: String,
+    /// The variable, or the key in the file.
+    place: String,
+}
+
+/// A listener's values after configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) settings: Settings,
+    /// These are owned, since configuration may change them.
+    pub(crate) group: Option<String>,
+    pub(crate) dead_letter: Option<String>,
+}
+
+impl Config {
+    /// Reads the file and the environment.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not TOML of the expected form.
+    pub(crate) fn load() -> Result<Self, Error> {
+        let mut this = Self::default();
+        match std::env::var(FILE_VARIABLE) {
+            Ok(path) => this.read_file(Path::new(&path))?,
+            Err(_) if Path::new(FILE).exists() => this.read_file(Path::new(FILE))?,
+            Err(_) => {}
+        }
+        // A variable that is not UTF-8 cannot be one of ours.
+        this.read_variables(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        )?;
+        Ok(this)
+    }
+
+    fn read_file(&mut self, path: &Path) -> Result<(), Error> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| config(format!("{shown} cannot be read")).with_source(error))?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| config(format!("{shown} is not TOML: {error}")))?;
+        for (section, value) in table {
+            let toml::Value::Table(keys) = value else {
+                return Err(config(format!(
+                    "{shown}: `{section}` is no section: write [{section}] and keys below it"
+                )));
+            };
+            for (key, value) in keys {
+                match value {
+                    toml::Value::Table(keys) if section == "broker" => {
+                        for (inner, value) in keys {
+                            self.set(
+                                &format!("{section}.{key}"),
+                                &inner,
+                                plain(&value),
+                                format!("{shown}: {section}.{key}.{inner}"),
+                            );
+                        }
+                    }
+                    value => self.set(&section, &key, plain(&value), format!("{shown}: {section}.{key}")),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_variables(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<(), Error> {
+        for (name, value) in variables {
+            let Some(rest) = name.strip_prefix(PREFIX) else {
+                continue;
+            };
+            let parts: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
+            let (section, key) = match &parts[..] {
+                [section, key] => (section.clone(), key),
+                [broker, name, key] if broker == "broker" => (format!("broker.{name}"), key),
+                _ => {
+                    let forms = "POSTRIDER__<LISTENER>__<KEY>, POSTRIDER__APP__<KEY> or POSTRIDER__BROKER__<NAME>__URL";
+                    return Err(config(format!("{name} has not the form {forms}")));
+                }
+            };
+            self.set(&section, key, value, name);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, section: &str, key: &str, value: String, place: String) {
+        let entry = Entry { value, place };
+        self.sections
+            .entry(section.to_ascii_lowercase())
+            .or_default()
+            .insert(key.to_owned(), entry);
+    }
+
+    /// Everything that is named but does not exist.
+    pub(crate) fn unknown(&self, listeners: &[&str]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (section, keys) in &self.sections {
+            let known = if section == "app" {
+                APP_KEYS
+            } else if section.starts_with("broker.") {
+                BROKER_KEYS
+            } else if listeners.iter().any(|name| name.eq_ignore_ascii_case(section)) {
+                LISTENER_KEYS
+            } else {
+                let places: Vec<_> = keys.values().map(|entry| entry.place.as_str()).collect();
+                problems.push(format!(
+                    "{}: there is no listener `{section}`; listeners: {}",
+                    places.join(", "),
+                    listeners.join(", ")
+                ));
+                continue;
+            };
+            for (key, entry) in keys.iter().filter(|(key, _)| !known.contains(&key.as_str())) {
+                problems.push(format!(
+                    "{}: `{key}` is unknown; known keys: {}",
+                    entry.place,
+                    known.join(", ")
+                ));
+            }
+        }
+        problems
+    }
+
+    /// The application's name.
+    pub(crate) fn name(&self) -> Option<String> {
+        Some(self.get("app", "name")?.value.clone())
+    }
+
+    /// How long a drain may take.
+    pub(crate) fn drain_deadline(&self, problems: &mut Vec<String>) -> Option<Duration> {
+        self.read(
+            "app",
+            "drain_deadline",
+            DURATION,
+            |text| humantime::parse_duration(text).ok(),
+            problems,
+        )
+    }
+
+    /// Who makes topics and queues.
+    pub(crate) fn topology(&self, problems: &mut Vec<String>) -> Option<Topology> {
+        let parse = |text: &str| match text {
+            "declare" => Some(Topology::Declare),
+            "verify" => Some(Topology::Verify),
+            _ => None,
+        };
+        self.read("app", "topology", "declare or verify", parse, problems)
+    }
+
+    /// The URLs of named brokers.
+    pub(crate) fn brokers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.sections.iter().filter_map(|(section, keys)| {
+            Some((section.strip_prefix("broker.")?, keys.get("url")?.value.as_str()))
+        })
+    }
+
+    /// A listener's settings with what configuration changes.
+    pub(crate) fn resolve(&self, settings: &Settings, problems: &mut Vec<String>) -> Resolved {
+        let name = settings.name.to_ascii_lowercase();
+        let text = |key: &str| self.get(&name, key).map(|entry| entry.value.clone());
+        let mut settings = settings.clone();
+        macro_rules! read {
+            ($key:literal, $allowed:expr, $parse:expr => $field:expr) => {
+                if let Some(value) = self.read(&name, $key, $allowed, $parse, problems) {
+                    $field = value;
+                }
+            };
+        }
+        read!("concurrency", "a whole number from 1", positive => settings.concurrency);
+        read!("prefetch", "a whole number from 1", |text| positive(text).map(Some) => settings.prefetch);
+        read!("retry_attempts", "a whole number from 1", positive => settings.retry.attempts);
+        read!("retry_backoff", "a range such as 200ms..30s", backoff => settings.retry.backoff);
+        read!("timeout", DURATION, |text| duration(text).map(Some) => settings.timeout);
+        read!("rate", "a rate such as 500/s, 100/m, 10/h", |text| rate(text).map(Some) => settings.rate);
+        read!("max_size", "a number of bytes", |text| text.parse().ok().map(Some) => settings.max_size);
+        read!("enabled", "true or false", |text| text.parse().ok() => settings.enabled);
+        Resolved {
+            group: text("group").or_else(|| settings.group.map(str::to_owned)),
+            dead_letter: text("dead_letter").or_else(|| settings.dead_letter.map(str::to_owned)),
+            settings,
+        }
+    }
+
+    fn get(&self, section: &str, key: &str) -> Option<&Entry> {
+        self.sections.get(section)?.get(key)
+    }
+
+    fn read<T>(
+        &self,
+        section: &str,
+        key: &str,
+        allowed: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+        problems: &mut Vec<String>,
+    ) -> Option<T> {
+        let Entry { value, place } = self.get(section, key)?;
+        let parsed = parse(value.trim());
+        if parsed.is_none() {
+            problems.push(format!("{place} is {value:?}; allowed is {allowed}"));
+        }
+        parsed
+    }
+}
+
+const DURATION: &str = "a duration above zero, such as 500ms, 10s, 5m";
+
+fn duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| !duration.is_zero())
+}
+
+fn positive(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&number| number > 0)
+}
+
+fn backoff(text: &str) -> Option<Backoff> {
+    let (base, cap) = text.split_once("..").unwrap_or((text, text));
+    let backoff = Backoff::new(duration(base)?, duration(cap)?);
+    (backoff.base <= backoff.cap).then_some(backoff)
+}
+
+fn rate(text: &str) -> Option<Rate> {
+    let (count, unit) = text.split_once('/')?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    Some(Rate {
+        count: positive(count)?,
+        per: Duration::from_secs(seconds),
+    })
+}
+
+/// A value as the environment would write it.
+fn plain(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn config(text: String) -> Error {
+    Error::new(ErrorKind::Config, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn from(variables: &[(&str, &str)]) -> Config {
+        let mut config = Config::default();
+        let owned = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        config.read_variables(owned).unwrap();
+        config
+    }
+
+    const RESERVE: Settings = Settings {
+        name: "reserve_stock",
+        topic: "t",
+        ..Settings::DEFAULT
+    };
+
+    #[test]
+    fn the_environment_overrides_a_listener() {
+        let config = from(&[
+            ("POSTRIDER__RESERVE_STOCK__CONCURRENCY", "16"),
+            ("POSTRIDER__RESERVE_STOCK__RETRY_BACKOFF", "1s..1m"),
+            ("POSTRIDER__RESERVE_STOCK__GROUP", "other"),
+            ("POSTRIDER__RESERVE_STOCK__RATE", "500/s"),
+            ("POSTRIDER__BROKER__AUDIT__URL", "memory://audit"),
+        ]);
+        let mut problems = config.unknown(&["reserve_stock"]);
+        let resolved = config.resolve(&RESERVE, &mut problems);
+        assert_eq!(problems, Vec::<String>::new());
+        assert_eq!(resolved.settings.concurrency, 16);
+        assert_eq!(resolved.settings.retry.backoff.cap, Duration::from_secs(60));
+        assert_eq!(
+            resolved.settings.rate,
+            Some(Rate {
+                count: 500,
+                per: Duration::from_secs(1)
+            })
+        );
+        assert_eq!(resolved.group.as_deref(), Some("other"));
+        assert_eq!(
+            config.brokers().collect::<Vec<_>>(),
+            [("audit", "memory://audit")]
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_place() {
+        let config = from(&[
+            ("POSTRIDER__RESERVE_STOCK__CONCURENCY", "16"),
+            ("POSTRIDER__RESERVE_STOCK__TIMEOUT", "soon"),
+            ("POSTRIDER__RESERVE__TIMEOUT", "1s"),
+        ]);
+        let mut problems = config.unknown(&["reserve_stock"]);
+        config.resolve(&RESERVE, &mut problems);
+        let text = problems.join("\n");
+        for part in [
+            "POSTRIDER__RESERVE_STOCK__CONCURENCY: `concurency` is unknown; known keys: concurrency, dead_letter",
+            "POSTRIDER__RESERVE_STOCK__TIMEOUT is \"soon\"; allowed is a duration",
+            "POSTRIDER__RESERVE__TIMEOUT: there is no listener `reserve`; listeners: reserve_stock",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        let wrong = [("POSTRIDER__CONCURRENCY".to_owned(), "1".to_owned())];
+        assert!(Config::default().read_variables(wrong.into_iter()).is_err());
+    }
+}

@@ -1,0 +1,77 @@
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// How a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ListenerState {
+    /// Not subscribed yet.
+    Starting,
+    /// Messages flow.
+    Ready,
+    /// Nothing flows, or verdicts cannot be carried out; it is being mended. The reason.
+    Degraded(String),
+    /// Paused from code.
+    Paused,
+    /// It has ended; the reason where it was not asked to.
+    Stopped(Option<String>),
+}
+
+/// Keeps a listener's state, for status and readiness.
+pub(crate) struct Health {
+    state: watch::Sender<ListenerState>,
+    paused: watch::Sender<bool>,
+    last_error: Mutex<Option<String>>,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: watch::Sender::new(ListenerState::Starting),
+            paused: watch::Sender::new(false),
+            last_error: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn set(&self, state: ListenerState) {
+        if let ListenerState::Degraded(reason) | ListenerState::Stopped(Some(reason)) = &state {
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+        }
+        self.state.send_if_modified(|current| {
+            let changed = *current != state && !matches!(current, ListenerState::Stopped(_));
+            if changed {
+                *current = state;
+            }
+            changed
+        });
+    }
+
+    pub(crate) fn state(&self) -> ListenerState {
+        let state = self.state.borrow().clone();
+        if state == ListenerState::Ready && *self.paused.borrow() {
+            ListenerState::Paused
+        } else {
+            state
+        }
+    }
+
+    pub(crate) fn last_error(&self) -> Option<String> {
+        self.last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<ListenerState> {
+        self.state.subscribe()
+    }
+
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    pub(crate) fn watch_paused(&self) -> watch::Receiver<bool> {
+        self.paused.subscribe()
+    }
+}

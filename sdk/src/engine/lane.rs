@@ -1,0 +1,195 @@
+//! A lane: one line of work. Takes deliveries, runs the pipeline around the handler, and leaves verdicts.
+
+use std::sync::Arc;
+
+use super::queue::Item;
+use super::{Queue, Work};
+use crate::contract::{Delivery, Verdict};
+use crate::listener::{
+    AckMode, Acker, Batch, Context, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
+};
+use crate::middleware::{Decision, Next, What, guarded};
+
+/// The whole loop of a lane for a listener that takes one message at a time.
+pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
+    let queue = &work.queues[queue];
+    while let Some(item) = queue.pop().await {
+        handle::<L>(&work, queue, item).await;
+    }
+}
+
+async fn handle<L: Single>(work: &Arc<Work>, queue: &Queue, item: Item) {
+    let Item { delivery, attempt } = item;
+    if let Err(refused) = work.policy.admit(&delivery) {
+        return finish(work, queue, delivery, attempt, Outcome::Failed(refused));
+    }
+    if !admitted_by_rate(work, 1).await {
+        return finish(work, queue, delivery, attempt, Outcome::Release);
+    }
+    let mut cx = Context::new(delivery, work.scope.clone());
+    cx.attempt = attempt;
+    if work.options.ack == AckMode::Manual {
+        cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
+    }
+    let outcome = match call::<L>(work, &cx).await {
+        Ok(outcome) | Err(outcome) => outcome,
+    };
+    let Context { delivery, acker, .. } = cx;
+    match acker {
+        None => finish(work, queue, delivery, attempt, outcome),
+        Some(acker) if acker.close() => finish(work, queue, delivery, attempt, unsettled(outcome)),
+        Some(_) => {
+            if let Outcome::Failed(error) = outcome {
+                tracing::warn!(
+                    listener = %work.scope.listener, topic = %delivery.topic,
+                    "the handler failed after it had settled; it is not tried again: {error}",
+                );
+            }
+        }
+    }
+}
+
+async fn call<L: Single>(work: &Work, cx: &Context) -> Result<Outcome, Outcome> {
+    let Work {
+        options,
+        cut_off,
+        middleware,
+        ..
+    } = work;
+    if middleware.is_empty() {
+        return guarded(L::call(cx), options.timeout, cut_off).await;
+    }
+    let next = Next::new(middleware, &|cx| Box::pin(L::call(cx)));
+    guarded(next.run(cx), options.timeout, cut_off).await
+}
+
+/// A manual handler that ended without settling failed, whatever it returned.
+fn unsettled(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Ack { .. } => {
+            let text = "the handler of a manual listener ended without settling: call `ack.ack().await`";
+            Outcome::Failed(HandlerError::with_reason(Reason::Unsettled, text))
+        }
+        other => other,
+    }
+}
+
+/// The whole loop of a lane for a listener that takes batches.
+pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
+    let queue = &work.queues[queue];
+    let Batch { size, wait } = work.options.batch.unwrap_or(Batch {
+        size: 1,
+        wait: std::time::Duration::ZERO,
+    });
+    let mut gathered = Vec::with_capacity(size as usize);
+    loop {
+        queue.pop_many(size as usize, wait, &mut gathered).await;
+        if gathered.is_empty() {
+            return;
+        }
+        handle_many::<L>(&work, queue, &mut gathered).await;
+    }
+}
+
+async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Vec<Item>) {
+    if !admitted_by_rate(work, gathered.len()).await {
+        for Item { delivery, attempt } in gathered.drain(..) {
+            finish(work, queue, delivery, attempt, Outcome::Release);
+        }
+        return;
+    }
+    // What does not decode is given up alone; the others go on together.
+    let (mut contexts, mut items) = (
+        Vec::with_capacity(gathered.len()),
+        Vec::with_capacity(gathered.len()),
+    );
+    for Item { delivery, attempt } in gathered.drain(..) {
+        let mut cx = Context::new(delivery, work.scope.clone());
+        cx.attempt = attempt;
+        match work
+            .policy
+            .admit(&cx.delivery)
+            .and_then(|()| L::Item::from_payload(&cx))
+        {
+            Ok(item) => {
+                contexts.push(cx);
+                items.push(item);
+            }
+            Err(error) => finish(work, queue, cx.delivery, attempt, Outcome::Failed(error)),
+        }
+    }
+    let Some(first) = contexts.first() else { return };
+    let outcomes = match guarded(L::call(first, items), work.options.timeout, &work.cut_off).await {
+        Ok(outcomes) => outcomes,
+        Err(Outcome::Failed(error)) => {
+            crate::listener::IntoBatchOutcome::into_outcomes(Err::<(), _>(error), contexts.len())
+        }
+        Err(_) => contexts.iter().map(|_| Outcome::Release).collect(),
+    };
+    for (cx, outcome) in contexts.into_iter().zip(outcomes) {
+        finish(work, queue, cx.delivery, cx.attempt, outcome);
+    }
+}
+
+/// Waits for the listener's rate; false where the drain's deadline came first.
+async fn admitted_by_rate(work: &Work, count: usize) -> bool {
+    let Some(limiter) = &work.limiter else { return true };
+    let ready = async {
+        for _ in 0..count {
+            limiter.until_ready().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = ready => true,
+        () = work.cut_off.cancelled() => false,
+    }
+}
+
+fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
+    match work.policy.decide(&delivery, attempt, outcome) {
+        Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
+        Decision::Hold(wait) => {
+            if let Err(item) = queue.hold(
+                Item {
+                    delivery,
+                    attempt: attempt + 1,
+                },
+                wait,
+            ) {
+                work.settles
+                    .push(item.delivery.token, What::Released, Verdict::Release);
+            }
+        }
+    }
+}
+
+impl Sink for Work {
+    fn settle(&self, delivery: &Delivery, attempt: u32, outcome: Outcome) {
+        finish(
+            self,
+            &self.queues[self.queue_of(delivery)],
+            delivery.clone(),
+            attempt,
+            outcome,
+        );
+    }
+}
+
+impl Work {
+    /// The queue of a delivery: with order, always the same for one key.
+    pub(super) fn queue_of(&self, delivery: &Delivery) -> usize {
+        if self.queues.len() == 1 {
+            return 0;
+        }
+        let hash = match &delivery.message.key {
+            Some(key) => key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                // FNV-1a: short keys, no secret, the same in every run.
+                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+            }),
+            // Without a key, a lane of the adapter (a partition) keeps its order.
+            None => u64::from(delivery.token.lane),
+        };
+        (hash % self.queues.len() as u64) as usize
+    }
+}

@@ -1,0 +1,110 @@
+//! Receive, hand to lanes, run the pipeline, settle: one listener's whole life. It never learns which broker it is on.
+
+mod health;
+mod lane;
+mod queue;
+mod run;
+mod settles;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use health::Health;
+pub use health::ListenerState;
+pub(crate) use queue::Queue;
+pub(crate) use run::run;
+pub(crate) use settles::Settles;
+
+use crate::listener::{AckMode, Batch, Listener, Many, Rate, Scope, Settings, Single, StateMap};
+use crate::middleware::{Meter, Middleware, Policy};
+
+/// A listener as an app takes it; made by [`listeners!`](crate::listeners).
+pub struct Registration {
+    pub(crate) settings: Settings,
+    pub(crate) check: fn(&StateMap, &mut Vec<String>),
+    pub(crate) lane: Lane,
+}
+
+/// A lane's whole loop, with the handler's type erased: once for each lane, never for each message.
+pub(crate) type Lane = fn(Arc<Work>, usize) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Registration {
+    /// A listener that takes one message at a time.
+    #[doc(hidden)]
+    pub fn single<L: Single>() -> Self {
+        Self::new::<L>(|work, queue| Box::pin(lane::single::<L>(work, queue)))
+    }
+
+    /// A listener that takes batches.
+    #[doc(hidden)]
+    pub fn many<L: Many>() -> Self {
+        Self::new::<L>(|work, queue| Box::pin(lane::many::<L>(work, queue)))
+    }
+
+    fn new<L: Listener>(lane: Lane) -> Self {
+        Self {
+            settings: L::SETTINGS,
+            check: L::check,
+            lane,
+        }
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        self.settings.name
+    }
+}
+
+impl std::fmt::Debug for Registration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registration")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What `#[listener]` makes of a function's name.
+pub trait Register {
+    /// For an app.
+    fn register(self) -> Registration;
+}
+
+/// What the receiving side, the lanes and the settling side of one listener share.
+pub(crate) struct Work {
+    pub(crate) scope: Arc<Scope>,
+    pub(crate) policy: Policy,
+    pub(crate) options: Options,
+    pub(crate) middleware: Arc<[Arc<dyn Middleware>]>,
+    pub(crate) limiter: Option<Limiter>,
+    /// One, or one for each lane where order is kept.
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) settles: Settles,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) health: Arc<Health>,
+    /// Ends handlers that outlast the drain's deadline.
+    pub(crate) cut_off: CancellationToken,
+}
+
+pub(crate) type Limiter = governor::DefaultDirectRateLimiter;
+
+/// What configuration settled on, as far as the engine needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) concurrency: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) ack: AckMode,
+    pub(crate) batch: Option<Batch>,
+    /// Unsettled deliveries are leased for this long.
+    pub(crate) lease: Option<Duration>,
+}
+
+/// A limiter that spreads `rate` evenly.
+pub(crate) fn limiter(rate: Rate) -> Option<Limiter> {
+    let period = rate.per.checked_div(rate.count)?;
+    Some(Limiter::direct(governor::Quota::with_period(period)?))
+}

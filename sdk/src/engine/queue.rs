@@ -1,0 +1,307 @@
+//! Deliveries between the receiving side and a lane, with what is held back for a later attempt.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::contract::{Bytes, Delivery, Origin, Token};
+
+/// A delivery and the attempt that its next handling is.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) delivery: Delivery,
+    pub(crate) attempt: u32,
+}
+
+impl Item {
+    fn new(delivery: Delivery) -> Self {
+        let attempt = match delivery.origin {
+            Origin::Topic => 1,
+            Origin::ReturnPath { attempt, .. } => attempt,
+        };
+        Self { delivery, attempt }
+    }
+}
+
+/// What waits for one or more lanes. Where order is kept, it is the queue of one lane alone, and items of a key stay
+/// behind the one that failed.
+pub(crate) struct Queue {
+    ordered: bool,
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Inner {
+    ready: VecDeque<Item>,
+    held: HashMap<Line, Held>,
+    closed: bool,
+}
+
+/// What is held together: a partition key, or a single delivery.
+#[derive(PartialEq, Eq, Hash, Clone)]
+enum Line {
+    Key(Bytes),
+    One(Token),
+}
+
+struct Held {
+    due: Instant,
+    items: VecDeque<Item>,
+}
+
+impl Queue {
+    pub(crate) fn new(ordered: bool) -> Self {
+        Self {
+            ordered,
+            inner: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Adds deliveries in order.
+    pub(crate) fn push(&self, deliveries: impl Iterator<Item = Delivery>) {
+        let mut inner = self.lock();
+        inner.ready.extend(deliveries.map(Item::new));
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Keeps an item back; in an ordered queue, later items of its key with it.
+    ///
+    /// # Errors
+    /// The item itself, where the queue is closed and nobody will come for it.
+    pub(crate) fn hold(&self, item: Item, wait: Duration) -> Result<(), Item> {
+        let line = self.line(&item.delivery);
+        let mut inner = self.lock();
+        if inner.closed {
+            return Err(item);
+        }
+        let due = Instant::now() + wait;
+        let held = inner.held.entry(line).or_insert_with(|| Held {
+            due,
+            items: VecDeque::new(),
+        });
+        held.due = due;
+        held.items.push_front(item);
+        drop(inner);
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// The next item; `None` once closed.
+    pub(crate) async fn pop(&self) -> Option<Item> {
+        loop {
+            // Made before the look, so that a change after the look is not missed.
+            let changed = self.changed.notified();
+            let due = {
+                let mut inner = self.lock();
+                if inner.closed {
+                    return None;
+                }
+                match self.take(&mut inner) {
+                    Ok(item) => return Some(item),
+                    Err(due) => due,
+                }
+            };
+            match due {
+                None => changed.await,
+                Some(due) => tokio::select! { () = changed => {}, () = sleep_until(due) => {} },
+            }
+        }
+    }
+
+    /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Empty once closed.
+    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, into: &mut Vec<Item>) {
+        let Some(first) = self.pop().await else { return };
+        into.push(first);
+        let gather = async {
+            while into.len() < size {
+                match self.pop().await {
+                    Some(item) => into.push(item),
+                    None => break,
+                }
+            }
+        };
+        // The deadline ends the waiting; what was gathered stays gathered, since `pop` takes nothing before it is ready.
+        let _ = tokio::time::timeout(wait, gather).await;
+    }
+
+    /// Takes out everything that was not started and belongs to these lanes of the adapter.
+    pub(crate) fn discard(&self, lanes: &[u32]) -> Vec<Token> {
+        let mut inner = self.lock();
+        let mut discarded = Vec::new();
+        let mut stays = |item: &Item| {
+            let token = item.delivery.token;
+            let stays = !lanes.contains(&token.lane);
+            if !stays {
+                discarded.push(token);
+            }
+            stays
+        };
+        inner.ready.retain(&mut stays);
+        for held in inner.held.values_mut() {
+            held.items.retain(&mut stays);
+        }
+        inner.held.retain(|_, held| !held.items.is_empty());
+        discarded
+    }
+
+    /// Ends the lanes after what they are at; answers what was not started.
+    pub(crate) fn close(&self) -> Vec<Item> {
+        let mut inner = self.lock();
+        inner.closed = true;
+        let held: Vec<Held> = inner.held.drain().map(|(_, held)| held).collect();
+        let left = inner
+            .ready
+            .drain(..)
+            .chain(held.into_iter().flat_map(|held| held.items))
+            .collect();
+        drop(inner);
+        self.changed.notify_waiters();
+        left
+    }
+
+    /// How many wait to be started now; those held back do not count.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    /// The next item, or when the next held one is due.
+    fn take(&self, inner: &mut Inner) -> Result<Item, Option<Instant>> {
+        let next = inner
+            .held
+            .iter()
+            .min_by_key(|(_, held)| held.due)
+            .map(|(line, held)| (line.clone(), held.due));
+        if let Some((line, due)) = &next
+            && *due <= Instant::now()
+            && let Some(held) = inner.held.remove(line)
+        {
+            // The first is tried again at once; the others go back before everything that came later.
+            let mut items = held.items;
+            let first = items.pop_front();
+            while let Some(item) = items.pop_back() {
+                inner.ready.push_front(item);
+            }
+            if let Some(first) = first {
+                return Ok(first);
+            }
+        }
+        while let Some(item) = inner.ready.pop_front() {
+            if !inner.held.is_empty() && self.ordered {
+                let line = self.line(&item.delivery);
+                if let Some(held) = inner.held.get_mut(&line) {
+                    held.items.push_back(item);
+                    continue;
+                }
+            }
+            return Ok(item);
+        }
+        Err(next.map(|(_, due)| due))
+    }
+
+    fn line(&self, delivery: &Delivery) -> Line {
+        match &delivery.message.key {
+            Some(key) if self.ordered => Line::Key(key.clone()),
+            _ => Line::One(delivery.token),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Message, Position};
+
+    fn delivery(seq: u64, key: &'static str) -> Delivery {
+        let token = Token {
+            lane: (seq % 2) as u32,
+            epoch: 0,
+            seq,
+        };
+        let message = Message::new("x").with_key(key);
+        Delivery {
+            token,
+            origin: Origin::Topic,
+            redeliveries: None,
+            topic: "t".into(),
+            position: Position::default(),
+            message,
+        }
+    }
+
+    async fn next(queue: &Queue) -> u64 {
+        queue.pop().await.unwrap().delivery.token.seq
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_key_waits_and_others_go_on() {
+        let queue = Queue::new(true);
+        queue.push(
+            [
+                delivery(0, "a"),
+                delivery(1, "a"),
+                delivery(2, "b"),
+                delivery(3, "a"),
+            ]
+            .into_iter(),
+        );
+        let mut first = queue.pop().await.unwrap();
+        first.attempt += 1;
+        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert_eq!(next(&queue).await, 2);
+        queue.push([delivery(4, "a"), delivery(5, "b")].into_iter());
+        assert_eq!(next(&queue).await, 5);
+        let begin = Instant::now();
+        let again = queue.pop().await.unwrap();
+        assert_eq!(
+            (again.delivery.token.seq, again.attempt, begin.elapsed()),
+            (0, 2, Duration::from_secs(1))
+        );
+        for expected in [1, 3, 4] {
+            assert_eq!(next(&queue).await, expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unordered_items_are_held_alone() {
+        let queue = Queue::new(false);
+        queue.push([delivery(0, "a"), delivery(1, "a")].into_iter());
+        let first = queue.pop().await.unwrap();
+        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert_eq!(next(&queue).await, 1);
+        assert_eq!(next(&queue).await, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_no_longer_than_told() {
+        let queue = Queue::new(false);
+        queue.push((0..5).map(|seq| delivery(seq, "a")));
+        let mut batch = Vec::new();
+        queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
+        assert_eq!(batch.len(), 3);
+        batch.clear();
+        let begin = Instant::now();
+        queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
+        assert_eq!((batch.len(), begin.elapsed()), (2, Duration::from_millis(50)));
+    }
+
+    #[tokio::test]
+    async fn discarding_and_closing_leave_nothing_behind() {
+        let queue = Queue::new(true);
+        queue.push((0..6).map(|seq| delivery(seq, "a")));
+        let first = queue.pop().await.unwrap();
+        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert_eq!(queue.discard(&[0]).len(), 3);
+        assert_eq!(queue.close().len(), 3);
+        assert!(queue.pop().await.is_none());
+    }
+}

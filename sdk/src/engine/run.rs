@@ -1,0 +1,260 @@
+//! One listener from its first delivery to its last settlement.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{Lane, ListenerState, Work};
+use crate::contract::{
+    Backoff, Delivery, Error, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
+};
+use crate::middleware::What;
+
+/// What is tried again when it could not be settled waits between these.
+const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+
+/// Receives until `drain` is cancelled, lets running handlers finish, gives back what was not started, and settles
+/// everything. `Work::cut_off` bounds the handlers.
+///
+/// # Errors
+/// The subscription ended by itself.
+pub(crate) async fn run(
+    work: Arc<Work>,
+    subscription: Subscription,
+    lane: Lane,
+    drain: CancellationToken,
+) -> Result<(), Error> {
+    let Subscription { receiver, settler } = subscription;
+    let settled = CancellationToken::new();
+    let receiving = async {
+        let result = receive(&work, receiver, &*settler, &drain, &settled).await;
+        if let Err(error) = &result {
+            work.health.set(ListenerState::Stopped(Some(error.to_string())));
+        }
+        result
+    };
+    let working = async {
+        work_lanes(&work, lane).await;
+        work.settles.close();
+    };
+    let settling = async {
+        settle(&work, &*settler).await;
+        settled.cancel();
+    };
+    let (result, (), ()) = tokio::join!(receiving, working, settling);
+    work.health.set(ListenerState::Stopped(None));
+    result
+}
+
+/// Runs the lanes: a single one within this task, several as tasks of their own.
+async fn work_lanes(work: &Arc<Work>, lane: Lane) {
+    if work.options.concurrency == 1 {
+        return lane(work.clone(), 0).await;
+    }
+    let queues = work.queues.len();
+    let mut lanes = JoinSet::new();
+    for n in 0..work.options.concurrency {
+        lanes.spawn(lane(work.clone(), n % queues));
+    }
+    while lanes.join_next().await.is_some() {}
+}
+
+async fn receive(
+    work: &Work,
+    mut receiver: Box<dyn Receiver>,
+    settler: &dyn Settler,
+    drain: &CancellationToken,
+    settled: &CancellationToken,
+) -> Result<(), Error> {
+    let mut deliveries = Vec::with_capacity(work.options.in_flight);
+    let mut paused = work.health.watch_paused();
+    let mut extend = work.options.lease.map(|lease| {
+        let mut ticks = tokio::time::interval(lease / 3);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    });
+    let mut held = Vec::new();
+    let mut draining = false;
+    let mut result = Ok(());
+    loop {
+        let is_paused = *paused.borrow_and_update();
+        let room = if draining || is_paused { 0 } else { room(work) };
+        tokio::select! {
+            biased;
+            () = settled.cancelled() => return result,
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                receiver.pause(true).await;
+                give_back(work);
+            }
+            changed = paused.changed(), if !draining => {
+                if changed.is_ok() {
+                    let now = *paused.borrow();
+                    receiver.pause(now).await;
+                }
+            }
+            () = tick(&mut extend) => {
+                work.settles.held(&mut held);
+                if !held.is_empty() {
+                    settler.extend(&held).await;
+                    held.clear();
+                }
+            }
+            () = work.settles.freed.notified() => {
+                let emptied = work.settles.emptied();
+                if !emptied.is_empty() {
+                    settler.released(&emptied).await;
+                }
+            }
+            event = receiver.next(room, &mut deliveries), if result.is_ok() => match event {
+                Ok(Event::Deliveries) => accept(work, &mut deliveries, draining),
+                Ok(event) => news(work, &mut draining, event),
+                Err(error) => {
+                    tracing::error!(listener = %work.scope.listener, "the subscription has ended: {error}");
+                    result = Err(error);
+                    draining = true;
+                    give_back(work);
+                }
+            },
+        }
+    }
+}
+
+/// How many deliveries to ask for. Not a few while the lanes still have work: a batch is cheaper.
+fn room(work: &Work) -> usize {
+    let free = work.options.in_flight.saturating_sub(work.settles.unsettled());
+    let idle = || work.queues.iter().any(|queue| queue.waiting() == 0);
+    if free * 2 >= work.options.in_flight || idle() {
+        free
+    } else {
+        0
+    }
+}
+
+async fn tick(ticks: &mut Option<tokio::time::Interval>) {
+    match ticks {
+        Some(ticks) => drop(ticks.tick().await),
+        None => std::future::pending().await,
+    }
+}
+
+/// Hands deliveries to their queues.
+fn accept(work: &Work, deliveries: &mut Vec<Delivery>, draining: bool) {
+    work.meter.received(deliveries.len());
+    work.settles.received(deliveries);
+    if draining {
+        for delivery in deliveries.drain(..) {
+            work.settles
+                .push(delivery.token, What::Released, Verdict::Release);
+        }
+    } else if let [queue] = &work.queues[..] {
+        queue.push(deliveries.drain(..));
+    } else {
+        for delivery in deliveries.drain(..) {
+            work.queues[work.queue_of(&delivery)].push(std::iter::once(delivery));
+        }
+    }
+}
+
+fn news(work: &Work, draining: &mut bool, event: Event) {
+    let listener = &work.scope.listener;
+    match event {
+        Event::Ready => {
+            tracing::info!(%listener, "receiving");
+            work.health.set(ListenerState::Ready);
+        }
+        Event::Degraded(error) => {
+            tracing::warn!(%listener, "not receiving, being mended: {error}");
+            work.health.set(ListenerState::Degraded(error.to_string()));
+        }
+        Event::Gap { lost } => {
+            tracing::warn!(%listener, lost, "messages were lost that the broker could not keep");
+            work.meter.lost(lost.unwrap_or(1));
+        }
+        Event::Revoked { lanes, deadline } => {
+            tracing::debug!(%listener, ?lanes, ?deadline, "lanes are taken away");
+            let dropped: Vec<_> = work
+                .queues
+                .iter()
+                .flat_map(|queue| queue.discard(&lanes))
+                .collect();
+            work.settles.revoke(&lanes, &dropped);
+        }
+        Event::Closed => {
+            *draining = true;
+            give_back(work);
+        }
+        _ => {}
+    }
+}
+
+/// Releases what was not started and lets the lanes end.
+fn give_back(work: &Work) {
+    for item in work.queues.iter().flat_map(super::Queue::close) {
+        work.settles
+            .push(item.delivery.token, What::Released, Verdict::Release);
+    }
+}
+
+/// Carries verdicts to the broker, all that have arrived at once, and tries again what it could not carry out.
+async fn settle(work: &Work, settler: &dyn Settler) {
+    let (mut batch, mut whats, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut tokens, mut done) = (Vec::new(), Vec::new());
+    let mut failed: Vec<(Settlement, What)> = Vec::new();
+    let (mut failures, mut again) = (0, None::<Instant>);
+    loop {
+        let open = work.settles.take(&mut batch, &mut whats);
+        if again.is_some_and(|at| at <= Instant::now()) {
+            again = None;
+            for (settlement, what) in failed.drain(..) {
+                batch.push(settlement);
+                whats.push(what);
+            }
+        }
+        if batch.is_empty() {
+            // Past the deadline what cannot be settled is left to the broker, which delivers it again.
+            if !open && (failed.is_empty() || work.cut_off.is_cancelled()) {
+                return;
+            }
+            tokio::select! {
+                () = work.settles.arrived.notified(), if open => {}
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+                () = work.cut_off.cancelled(), if !open => {}
+            }
+            continue;
+        }
+        tokens.extend(batch.iter().map(|settlement| settlement.token));
+        settler.settle(&mut batch, &mut answers).await;
+        batch.clear();
+        let mut reason = None;
+        for ((answer, what), token) in answers.drain(..).zip(whats.drain(..)).zip(tokens.drain(..)) {
+            match answer {
+                Settled::Failed(settlement, error) => {
+                    failed.push((settlement, what));
+                    reason = Some(error);
+                    continue;
+                }
+                Settled::Stale => work.meter.stale(),
+                _ => work.meter.settled(what),
+            }
+            done.push(token);
+        }
+        work.settles.done(done.drain(..));
+        match reason {
+            Some(error) => {
+                failures += 1;
+                again = Some(Instant::now() + RESETTLE.wait(failures));
+                tracing::warn!(listener = %work.scope.listener, failures, "could not settle, will try again: {error}");
+                work.health.set(ListenerState::Degraded(error.to_string()));
+            }
+            None if failures > 0 && failed.is_empty() => {
+                failures = 0;
+                work.health.set(ListenerState::Ready);
+            }
+            None => {}
+        }
+    }
+}

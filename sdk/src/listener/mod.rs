@@ -1,0 +1,44 @@
+//! What `#[listener]` describes: settings, handler, extractors, outcome.
+
+mod acker;
+mod context;
+mod extract;
+mod outcome;
+mod payload;
+mod settings;
+
+use std::future::Future;
+
+pub use acker::Acker;
+pub(crate) use acker::Sink;
+pub(crate) use context::Scope;
+pub use context::{Context, StateMap};
+pub use extract::{Attempt, Extension, Extract, Headers, Key, MessageId, State, Topic};
+pub use outcome::{HandlerError, IntoBatchOutcome, IntoOutcome, IntoReply, Outcome, Reason};
+pub use payload::{FromBatch, FromPayload, Json};
+pub use settings::{AckMode, Batch, Rate, Retry, Settings};
+
+/// A named handler with its topic and policy: what the attribute makes of a function.
+pub trait Listener: Send + Sync + 'static {
+    /// What the attribute says.
+    const SETTINGS: Settings;
+
+    /// Adds what each parameter lacks in this app.
+    fn check(state: &StateMap, problems: &mut Vec<String>);
+}
+
+/// A listener that takes one message at a time.
+pub trait Single: Listener {
+    /// Extracts the parameters and calls the function.
+    fn call(cx: &Context) -> impl Future<Output = Outcome> + Send;
+}
+
+/// A listener that takes a batch.
+pub trait Many: Listener {
+    /// What each message is decoded to.
+    type Item: FromPayload;
+
+    /// Extracts the parameters from the first delivery and calls the function with all that decoded; an outcome for
+    /// each of `items`, in the same order. `items` is not empty, and the first context is the first item's.
+    fn call(first: &Context, items: Vec<Self::Item>) -> impl Future<Output = Vec<Outcome>> + Send;
+}

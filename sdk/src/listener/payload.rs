@@ -1,0 +1,108 @@
+use serde::de::DeserializeOwned;
+
+use super::{Context, HandlerError, Reason};
+use crate::Message;
+use crate::contract::{Bytes, names};
+
+/// The first parameter of a listener: what the payload is decoded to.
+///
+/// A type with `#[derive(Message, Deserialize)]`, [`Json<T>`] for any other `Deserialize` type, [`Bytes`] for the raw
+/// payload, and `Option` of these to accept a tombstone (a message without payload).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no payload",
+    label = "the first parameter of a listener is its payload, and this cannot be decoded from a message",
+    note = "take a type with `#[derive(Message, Deserialize)]`, `Json<T>` for another `Deserialize` type, or `Bytes`",
+    note = "to take a `Vec` of messages, write `batch(size = 100, wait = \"50ms\")` in the attribute"
+)]
+pub trait FromPayload: Sized + Send {
+    /// Decodes the payload.
+    ///
+    /// # Errors
+    /// It does not decode: [`Reason::Decode`], dead-lettered at once with its bytes intact.
+    fn from_payload(cx: &Context) -> Result<Self, HandlerError>;
+}
+
+/// A JSON payload of any `Deserialize` type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Json<T>(pub T);
+
+impl<T: Message + DeserializeOwned + Send> FromPayload for T {
+    fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
+        decode(cx)
+    }
+}
+
+impl<T: DeserializeOwned + Send> FromPayload for Json<T> {
+    fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
+        decode(cx).map(Self)
+    }
+}
+
+impl FromPayload for Bytes {
+    fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
+        Ok(cx.message().payload.clone().unwrap_or_default())
+    }
+}
+
+/// `None` for a tombstone.
+impl<T: FromPayload> FromPayload for Option<T> {
+    fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
+        cx.message()
+            .payload
+            .as_ref()
+            .map(|_| T::from_payload(cx))
+            .transpose()
+    }
+}
+
+/// The first parameter of a listener with `batch(…)`: a `Vec` of payloads.
+#[diagnostic::on_unimplemented(
+    message = "`batch` takes a `Vec`, not `{Self}`",
+    label = "the first parameter of a batch listener is `Vec<…>`",
+    note = "write `Vec<OrderCreated>`, `Vec<Json<T>>` or `Vec<Bytes>`"
+)]
+pub trait FromBatch: Sized + Send {
+    /// What each message is decoded to.
+    type Item: FromPayload;
+
+    /// All that decoded.
+    fn from_items(items: Vec<Self::Item>) -> Self;
+}
+
+impl<T: FromPayload> FromBatch for Vec<T> {
+    type Item = T;
+
+    fn from_items(items: Vec<T>) -> Self {
+        items
+    }
+}
+
+fn decode<T: DeserializeOwned>(cx: &Context) -> Result<T, HandlerError> {
+    if let Some(content_type) = cx.headers().get_str(names::CONTENT_TYPE)
+        && !is_json(content_type)
+    {
+        let text = format!(
+            "the content type is {content_type:?}, not JSON: take `Bytes` and decode it in the handler"
+        );
+        return Err(HandlerError::with_reason(Reason::Decode, text));
+    }
+    let Some(payload) = &cx.message().payload else {
+        let text = "the message has no payload (a tombstone): take an `Option` to accept it";
+        return Err(HandlerError::with_reason(Reason::Decode, text));
+    };
+    serde_json::from_slice(payload).map_err(|error| HandlerError::with_reason(Reason::Decode, error))
+}
+
+/// Also what says nothing about its format is read as JSON.
+fn is_json(content_type: &str) -> bool {
+    let media_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    matches!(
+        media_type.as_str(),
+        "" | "application/json" | "text/json" | "text/plain" | "application/octet-stream"
+    ) || media_type.ends_with("+json")
+}

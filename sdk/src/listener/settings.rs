@@ -1,0 +1,118 @@
+use std::time::Duration;
+
+use crate::contract::{Backoff, Start};
+
+/// What `#[listener(…)]` says, before configuration overrides it.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The function's name, unique within an app.
+    pub name: &'static str,
+    /// The module it stands in.
+    pub module: &'static str,
+    /// The topic it receives.
+    pub topic: &'static str,
+    /// The consumer group; `None`: the application's name.
+    pub group: Option<&'static str>,
+    /// The named broker; `None`: the one in `BROKER_URL`.
+    pub broker: Option<&'static str>,
+    /// How many handlers run at once.
+    pub concurrency: u32,
+    /// How many deliveries may be unsettled at once; `None`: 4 for each handler that runs at once, at least 64.
+    pub prefetch: Option<u32>,
+    /// When to try again, and how often.
+    pub retry: Retry,
+    /// How long a handler may take.
+    pub timeout: Option<Duration>,
+    /// Who acknowledges.
+    pub ack: AckMode,
+    /// Whether messages of one partition key are handled in order.
+    pub ordered: bool,
+    /// Whether every instance has its own copy.
+    pub broadcast: bool,
+    /// Where a new group begins.
+    pub start: Start,
+    /// Whether to refuse to start where at-least-once delivery cannot be kept.
+    pub at_least_once: bool,
+    /// Where messages are given up to; `None`: `<topic>.<group>.dlq`.
+    pub dead_letter: Option<&'static str>,
+    /// Where what the handler returns is published to.
+    pub publish: Option<&'static str>,
+    /// How deliveries are gathered for a handler that takes a `Vec`.
+    pub batch: Option<Batch>,
+    /// The most handlers that may start in a time.
+    pub rate: Option<Rate>,
+    /// The largest payload in bytes that reaches the handler; `None`: any.
+    pub max_size: Option<usize>,
+    /// Whether it is started at all.
+    pub enabled: bool,
+}
+
+impl Settings {
+    /// What holds where the attribute says nothing.
+    pub const DEFAULT: Self = Self {
+        name: "",
+        module: "",
+        topic: "",
+        group: None,
+        broker: None,
+        concurrency: 1,
+        prefetch: None,
+        retry: Retry::DEFAULT,
+        timeout: None,
+        ack: AckMode::Auto,
+        ordered: false,
+        broadcast: false,
+        start: Start::New,
+        at_least_once: false,
+        dead_letter: None,
+        publish: None,
+        batch: None,
+        rate: None,
+        max_size: None,
+        enabled: true,
+    };
+}
+
+/// Who acknowledges a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckMode {
+    /// The runtime, by what the handler returns.
+    Auto,
+    /// The handler, through its [`Acker`](crate::Acker).
+    Manual,
+}
+
+/// When a failed delivery is tried again, and how often.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// How many attempts in all, from 1 (then: no retry).
+    pub attempts: u32,
+    /// The wait before each.
+    pub backoff: Backoff,
+}
+
+impl Retry {
+    /// 5 attempts, 200 ms to 30 s apart.
+    pub const DEFAULT: Self = Self {
+        attempts: 5,
+        backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30)),
+    };
+}
+
+/// How deliveries are gathered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// At most so many.
+    pub size: u32,
+    /// Not waiting longer than this after the first.
+    pub wait: Duration,
+}
+
+/// So many in a time, such as `500/s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In which time.
+    pub per: Duration,
+}

@@ -1,0 +1,81 @@
+//! Panics, timeouts and the drain's deadline: what ends a handler from outside.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use crate::listener::{HandlerError, Outcome, Reason};
+
+/// Runs a handler; a panic and a timeout are failures, `cut_off` releases the delivery. A handler that is ready at
+/// once costs none of the three.
+pub(crate) async fn guarded<T>(
+    handler: impl Future<Output = T>,
+    timeout: Option<Duration>,
+    cut_off: &CancellationToken,
+) -> Result<T, Outcome> {
+    // What the handler shares may be left half-changed by its panic, as in any thread: its locks are poisoned.
+    let caught = AssertUnwindSafe(handler).catch_unwind();
+    let timed = async {
+        match timeout {
+            Some(limit) => tokio::time::timeout(limit, caught).await.map_err(|_| limit),
+            None => Ok(caught.await),
+        }
+    };
+    let ended = tokio::select! {
+        biased;
+        ended = timed => ended,
+        () = cut_off.cancelled() => return Err(Outcome::Release),
+    };
+    let failed = |reason, text| Err(Outcome::Failed(HandlerError::with_reason(reason, text)));
+    match ended {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(panic)) => failed(
+            Reason::Panic,
+            format!("the handler panicked: {}", panic_text(&*panic)),
+        ),
+        Err(limit) => {
+            let limit = humantime::format_duration(limit);
+            failed(
+                Reason::Timeout,
+                format!("the handler ran past its timeout of {limit}"),
+            )
+        }
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn reason_of(handler: impl Future<Output = ()>, timeout: Option<Duration>) -> Reason {
+        match guarded(handler, timeout, &CancellationToken::new()).await {
+            Err(Outcome::Failed(error)) => error.reason(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn panics_timeouts_and_cut_offs_end_a_handler() {
+        assert_eq!(reason_of(async { panic!("boom") }, None).await, Reason::Panic);
+        let limit = Some(Duration::from_secs(1));
+        assert_eq!(reason_of(std::future::pending(), limit).await, Reason::Timeout);
+        let cut_off = CancellationToken::new();
+        assert!(
+            guarded(async { 7 }, limit, &cut_off)
+                .await
+                .is_ok_and(|seven| seven == 7)
+        );
+        cut_off.cancel();
+        let released = guarded(std::future::pending::<()>(), limit, &cut_off).await;
+        assert!(matches!(released, Err(Outcome::Release)));
+    }
+}

@@ -1,0 +1,87 @@
+//! What stands around a handler: guard, retry, dead letter, metrics, a file each, plus the user's own.
+
+mod dead_letter;
+mod guard;
+mod meter;
+mod retry;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use dead_letter::DeadLetter;
+pub(crate) use guard::guarded;
+pub use meter::Counts;
+pub(crate) use meter::{Meter, What};
+pub(crate) use retry::{Decision, Policy};
+
+use crate::contract::async_trait;
+use crate::listener::{Context, Outcome};
+
+/// Wraps every handler of an app: [`App::middleware`](crate::App::middleware).
+///
+/// It may look at the delivery, leave values for extractors ([`Context::insert`]), refuse without calling the handler,
+/// and change the outcome. Panics and timeouts of what it wraps pass it by: they are caught outside of it.
+///
+/// ```
+/// use postrider::prelude::*;
+///
+/// struct Timed;
+///
+/// #[postrider::async_trait]
+/// impl Middleware for Timed {
+///     async fn handle(&self, cx: &Context, next: Next<'_>) -> Outcome {
+///         let begin = std::time::Instant::now();
+///         let outcome = next.run(cx).await;
+///         println!("{} took {:?}", cx.listener(), begin.elapsed());
+///         outcome
+///     }
+/// }
+/// ```
+#[async_trait]
+pub trait Middleware: Send + Sync + 'static {
+    /// Handles a delivery, usually by running `next`.
+    async fn handle(&self, cx: &Context, next: Next<'_>) -> Outcome;
+}
+
+/// The rest of the way to the handler.
+pub struct Next<'a> {
+    rest: &'a [Arc<dyn Middleware>],
+    handler: &'a Handler<'a>,
+}
+
+/// The handler at the end of the way, its type erased.
+type Handler<'a> =
+    dyn for<'b> Fn(&'b Context) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'b>> + Send + Sync + 'a;
+
+impl<'a> Next<'a> {
+    pub(crate) fn new(rest: &'a [Arc<dyn Middleware>], handler: &'a Handler<'a>) -> Self {
+        Self { rest, handler }
+    }
+
+    /// Runs what is further in.
+    pub async fn run(self, cx: &Context) -> Outcome {
+        match self.rest.split_first() {
+            Some((first, rest)) => {
+                first
+                    .handle(
+                        cx,
+                        Next {
+                            rest,
+                            handler: self.handler,
+                        },
+                    )
+                    .await
+            }
+            None => (self.handler)(cx).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Next<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Next")
+            .field("middleware", &self.rest.len())
+            .finish_non_exhaustive()
+    }
+}

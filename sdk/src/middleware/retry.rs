@@ -1,0 +1,251 @@
+//! What becomes of an outcome: acknowledged, tried again, or given up.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::{What, dead_letter};
+use crate::contract::{Delivery, Origin, Outgoing, Value, Verdict, names};
+use crate::listener::{HandlerError, Outcome, Reason, Retry};
+use crate::publisher::{millis, stamp};
+
+/// Past this many redeliveries without a verdict, a message is dead-lettered: it probably kills the process.
+pub(crate) const CRASH_LOOP: u32 = 20;
+
+/// How one listener deals with failure.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    pub(crate) retry: Retry,
+    pub(crate) topic: Arc<str>,
+    pub(crate) group: Arc<str>,
+    pub(crate) application: Arc<str>,
+    pub(crate) dead_letter: Arc<str>,
+    /// Retries wait in this process, unsettled: ordered and broadcast listeners.
+    pub(crate) in_process: bool,
+    /// The largest payload that reaches the handler.
+    pub(crate) max_size: Option<usize>,
+    /// The longest that the broker can delay.
+    pub(crate) max_delay: Duration,
+}
+
+/// What to do with a delivery.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// Settle it.
+    Settle(What, Verdict),
+    /// Keep it unsettled and try again after this wait.
+    Hold(Duration),
+}
+
+impl Policy {
+    /// Whether the delivery may reach the handler at all.
+    pub(crate) fn admit(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+        let redeliveries = delivery.redeliveries.unwrap_or(0);
+        if redeliveries > CRASH_LOOP {
+            let text = format!(
+                "delivered {redeliveries} times before without a verdict: it probably kills the process"
+            );
+            return Err(HandlerError::with_reason(Reason::CrashLoop, text));
+        }
+        let size = delivery.message.payload_size();
+        match self.max_size.filter(|&limit| size > limit) {
+            Some(limit) => {
+                let text = format!("the payload has {size} bytes, over the limit of {limit}");
+                Err(HandlerError::with_reason(Reason::TooLarge, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What an outcome leads to.
+    pub(crate) fn decide(&self, delivery: &Delivery, attempt: u32, outcome: Outcome) -> Decision {
+        match outcome {
+            Outcome::Ack { mut emit } => {
+                emit.iter_mut().for_each(|outgoing| stamp(&mut outgoing.message));
+                Decision::Settle(What::Handled, Verdict::Ack { emit })
+            }
+            Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
+            Outcome::Failed(error) if error.is_retryable() && attempt < self.retry.attempts => {
+                self.again(delivery, attempt, &error)
+            }
+            Outcome::Failed(error) => self.give_up(delivery, attempt, &error),
+        }
+    }
+
+    fn again(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
+        let wait = error
+            .asked_wait()
+            .unwrap_or_else(|| self.retry.backoff.wait(attempt))
+            .min(self.max_delay);
+        tracing::warn!(
+            topic = %self.topic, group = %self.group, attempt, wait = ?wait, reason = %error.reason(),
+            message_id = delivery.message.headers.get_str(names::MESSAGE_ID), "will be tried again: {error}",
+        );
+        if self.in_process {
+            return Decision::Hold(wait);
+        }
+        let now = SystemTime::now();
+        let mut copy = delivery.message.clone();
+        let (first_failure, position) = history(delivery, now);
+        copy.headers.set(names::ATTEMPT, attempt + 1);
+        copy.headers.set(names::FIRST_FAILURE, first_failure);
+        copy.headers.set(names::POSITION, position);
+        copy.headers.set(names::REPLAYS, u32::from(replays(delivery)));
+        let copy = Outgoing::to_inbox(self.topic.clone(), self.group.clone(), copy).not_before(now + wait);
+        Decision::Settle(What::Retried, Verdict::Ack { emit: vec![copy] })
+    }
+
+    fn give_up(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
+        // The reason of the last attempt alone would hide that it was tried more than once.
+        let exhausted = error.is_retryable() && self.retry.attempts > 1;
+        let reason = if exhausted {
+            "retries_exhausted"
+        } else {
+            error.reason().as_str()
+        };
+        tracing::error!(
+            topic = %self.topic, group = %self.group, attempt, reason, dead_letter_topic = %self.dead_letter,
+            message_id = delivery.message.headers.get_str(names::MESSAGE_ID), "given up: {error}",
+        );
+        let copy = dead_letter::copy(self, delivery, attempt, reason, &error.to_string());
+        let copy = Outgoing::to_topic(self.dead_letter.clone(), copy);
+        Decision::Settle(What::DeadLettered, Verdict::Ack { emit: vec![copy] })
+    }
+}
+
+/// When the first attempt failed and where the original lay: from the headers only where the return path proves them.
+pub(super) fn history(delivery: &Delivery, now: SystemTime) -> (i64, Value) {
+    let headers = &delivery.message.headers;
+    let returned = matches!(delivery.origin, Origin::ReturnPath { .. });
+    let first_failure = headers
+        .get(names::FIRST_FAILURE)
+        .and_then(Value::as_i64)
+        .filter(|_| returned);
+    let position = headers.get(names::POSITION).cloned().filter(|_| returned);
+    let here = || Value::from(delivery.position.to_string());
+    (
+        first_failure.unwrap_or_else(|| millis(now)),
+        position.unwrap_or_else(here),
+    )
+}
+
+pub(super) fn replays(delivery: &Delivery) -> u16 {
+    match delivery.origin {
+        Origin::Topic => 0,
+        Origin::ReturnPath { replays, .. } => replays,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Address, Backoff, Message, Position, Token};
+
+    fn policy() -> Policy {
+        Policy {
+            retry: Retry {
+                attempts: 3,
+                backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(1)),
+            },
+            topic: "t".into(),
+            group: "g".into(),
+            application: "a".into(),
+            dead_letter: "t.g.dlq".into(),
+            in_process: false,
+            max_size: Some(10),
+            max_delay: Duration::from_secs(60),
+        }
+    }
+
+    fn delivery(origin: Origin, message: Message) -> Delivery {
+        let token = Token {
+            lane: 0,
+            epoch: 0,
+            seq: 0,
+        };
+        Delivery {
+            token,
+            origin,
+            redeliveries: None,
+            topic: "t".into(),
+            position: Position::default(),
+            message,
+        }
+    }
+
+    fn emitted(decision: Decision) -> (What, Outgoing) {
+        match decision {
+            Decision::Settle(what, Verdict::Ack { mut emit }) => (what, emit.pop().unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("no".into())
+    }
+
+    #[test]
+    fn a_retry_goes_to_the_inbox_and_the_last_attempt_to_the_dead_letters() {
+        let first = delivery(Origin::Topic, Message::new("x"));
+        let (what, copy) = emitted(policy().decide(&first, 1, failed()));
+        assert_eq!(what, What::Retried);
+        assert_eq!(
+            copy.to,
+            Address::Inbox {
+                topic: "t".into(),
+                group: "g".into()
+            }
+        );
+        assert_eq!(
+            copy.message.headers.get(names::ATTEMPT).and_then(Value::as_i64),
+            Some(2)
+        );
+        assert!(copy.not_before.is_some_and(|time| time > SystemTime::now()));
+
+        let third = delivery(
+            Origin::ReturnPath {
+                attempt: 3,
+                replays: 2,
+            },
+            copy.message,
+        );
+        let (what, dead) = emitted(policy().decide(&third, 3, failed()));
+        assert_eq!(what, What::DeadLettered);
+        assert_eq!(dead.to, Address::Topic("t.g.dlq".into()));
+        let headers = &dead.message.headers;
+        assert_eq!(headers.get_str(names::DEAD_REASON), Some("retries_exhausted"));
+        assert_eq!(headers.get(names::DEAD_ATTEMPTS).and_then(Value::as_i64), Some(3));
+        assert_eq!(headers.get(names::DEAD_REPLAYS).and_then(Value::as_i64), Some(2));
+        assert_eq!(headers.get(names::ATTEMPT), None);
+        assert_eq!(dead.message.payload.as_deref(), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn headers_of_a_producer_are_not_trusted() {
+        let spoofed = Message::new("x")
+            .with_header(names::FIRST_FAILURE, 5i64)
+            .with_header(names::POSITION, "moon");
+        let (_, dead) = emitted(policy().decide(
+            &delivery(Origin::Topic, spoofed),
+            1,
+            Outcome::Failed(HandlerError::permanent("no")),
+        ));
+        let headers = &dead.message.headers;
+        assert_ne!(
+            headers.get(names::DEAD_FIRST_FAILURE).and_then(Value::as_i64),
+            Some(5)
+        );
+        assert_eq!(headers.get_str(names::DEAD_POSITION), Some("0"));
+        assert_eq!(headers.get_str(names::DEAD_REASON), Some("permanent"));
+    }
+
+    #[test]
+    fn crash_loops_and_oversize_are_not_admitted() {
+        let mut looping = delivery(Origin::Topic, Message::new("x"));
+        looping.redeliveries = Some(CRASH_LOOP);
+        assert!(policy().admit(&looping).is_ok());
+        looping.redeliveries = Some(CRASH_LOOP + 1);
+        assert_eq!(policy().admit(&looping).unwrap_err().reason(), Reason::CrashLoop);
+        let large = delivery(Origin::Topic, Message::new("01234567890"));
+        assert_eq!(policy().admit(&large).unwrap_err().reason(), Reason::TooLarge);
+    }
+}

@@ -1,0 +1,317 @@
+//! Sending messages, each confirmed by the broker.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::contract::{
+    Broker, ByteString, Bytes, Error, ErrorKind, Message as RawMessage, Outgoing, Receipt, Value, names,
+};
+use crate::{Message, connect};
+
+/// Sends messages; cheap to clone.
+///
+/// A send resolves when the broker has the message durably, so an `Ok` is a promise. Many may be under way at once: they
+/// are pipelined on one connection.
+///
+/// ```
+/// use postrider::prelude::*;
+///
+/// #[derive(Message, Serialize)]
+/// #[message(topic = "order.created", key = order_id)]
+/// struct OrderCreated { order_id: u64 }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), postrider::Error> {
+/// let publisher = Publisher::connect("memory://publisher-doc").await?;
+/// publisher.send(&OrderCreated { order_id: 7 }).await?;
+/// publisher.topic("audit").key("7").header("actor", "web").send_json(&"created").await?;
+/// # publisher.close(std::time::Duration::from_secs(1)).await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Publisher {
+    broker: Arc<dyn Broker>,
+    /// Sends under way, so that a drain can wait for them.
+    pending: TaskTracker,
+}
+
+impl Publisher {
+    pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
+        Self {
+            broker,
+            pending: TaskTracker::new(),
+        }
+    }
+
+    /// A publisher of its own on the broker at `url`.
+    ///
+    /// # Errors
+    /// The URL is wrong, or the broker cannot be reached or refuses.
+    pub async fn connect(url: &str) -> Result<Self, Error> {
+        let client = connect::client(&connect::default_application());
+        Ok(Self::new(connect::connect(url, client).await?))
+    }
+
+    /// A publisher of its own on the broker that `BROKER_URL` names.
+    ///
+    /// # Errors
+    /// As [`Publisher::connect`].
+    pub async fn from_env() -> Result<Self, Error> {
+        Self::connect(&connect::url_from_env()?).await
+    }
+
+    /// Sends a message to its type's topic.
+    ///
+    /// # Errors
+    /// By [kind](Error::kind): `TooLarge`, `Rejected` (nothing was sent or kept), `Unavailable` (try again),
+    /// `Unconfirmed` (it may or may not be there: send it again with [`Draft::id`] set to [`Error::message_id`]).
+    pub async fn send<M: Message + Serialize>(&self, message: &M) -> Result<(), Error> {
+        self.publish(vec![typed(message)?])
+            .await
+            .pop()
+            .unwrap_or_else(no_answer)
+            .map(drop)
+    }
+
+    /// Sends many messages in one batch; an answer for each, in the same order.
+    pub async fn send_all<'a, M: Message + Serialize + 'a>(
+        &self,
+        messages: impl IntoIterator<Item = &'a M>,
+    ) -> Vec<Result<(), Error>> {
+        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        for message in messages {
+            match typed(message) {
+                Ok(outgoing) => {
+                    batch.push(outgoing);
+                    answers.push(Ok(()));
+                }
+                Err(error) => answers.push(Err(error)),
+            }
+        }
+        let mut sent = self.publish(batch).await.into_iter();
+        for answer in answers.iter_mut().filter(|answer| answer.is_ok()) {
+            *answer = sent.next().unwrap_or_else(no_answer).map(drop);
+        }
+        answers
+    }
+
+    /// Begins an untyped message to a topic, or a typed one with headers of its own.
+    pub fn topic(&self, topic: impl Into<Arc<str>>) -> Draft<'_> {
+        Draft {
+            publisher: self,
+            to: Outgoing::to_topic(topic, RawMessage::default()),
+        }
+    }
+
+    /// Sends a batch as it is. Messages without an id are given one.
+    pub(crate) async fn publish(&self, mut batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
+        if batch.is_empty() {
+            return Vec::new();
+        }
+        let _pending = self.pending.token();
+        for outgoing in &mut batch {
+            stamp(&mut outgoing.message);
+        }
+        let ids: Vec<ByteString> = batch.iter().map(|outgoing| id_of(&outgoing.message)).collect();
+        let answers = self.broker.publish(batch).await;
+        answers
+            .into_iter()
+            .zip(ids)
+            .map(|(answer, id)| answer.map_err(|error| error.with_message_id(id)))
+            .collect()
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn flush(&self) {
+        self.pending.close();
+        self.pending.wait().await;
+        self.pending.reopen();
+    }
+
+    /// Flushes what is under way and disconnects. Only for a publisher of its own, from [`Publisher::connect`] or
+    /// [`Publisher::from_env`]: the one that a handler is given belongs to its app.
+    ///
+    /// # Errors
+    /// Not everything was flushed before the deadline.
+    pub async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        if tokio::time::timeout(deadline, self.flush()).await.is_err() {
+            let _ = self.broker.close(Duration::ZERO).await;
+            return Err(Error::new(
+                ErrorKind::Unconfirmed,
+                "the deadline passed with messages still unconfirmed",
+            ));
+        }
+        self.broker.close(deadline).await
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher")
+            .field("system", &self.broker.capabilities().system)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A message being written: [`Publisher::topic`].
+#[must_use = "a draft does nothing until it is sent"]
+#[derive(Debug)]
+pub struct Draft<'a> {
+    publisher: &'a Publisher,
+    to: Outgoing,
+}
+
+impl Draft<'_> {
+    /// Its partition key: messages of one key keep their order.
+    pub fn key(mut self, key: impl Into<Bytes>) -> Self {
+        self.to.message.key = Some(key.into());
+        self
+    }
+
+    /// A header; replaces others of its name.
+    pub fn header(mut self, name: impl Into<ByteString>, value: impl Into<Value>) -> Self {
+        self.to.message.headers.set(name, value);
+        self
+    }
+
+    /// Its message id, instead of a new one: to send again what was `Unconfirmed`.
+    pub fn id(self, id: impl Into<ByteString>) -> Self {
+        self.header(names::MESSAGE_ID, Value::Text(id.into()))
+    }
+
+    /// An error of kind `NoReceiver` where the broker can tell that nobody receives the topic.
+    pub fn require_receiver(mut self) -> Self {
+        self.to.require_receiver = true;
+        self
+    }
+
+    /// Sends a typed message to the draft's topic, under the type's key unless the draft has one.
+    ///
+    /// # Errors
+    /// As [`Publisher::send`].
+    pub async fn send<M: Message + Serialize>(mut self, message: &M) -> Result<(), Error> {
+        let RawMessage {
+            key,
+            headers,
+            payload,
+        } = encode(message)?;
+        self.to.message.key = self.to.message.key.or(key);
+        self.to.message.payload = payload;
+        for (name, value) in headers.entries() {
+            if self.to.message.headers.get(name).is_none() {
+                self.to.message.headers.append(name.clone(), value.clone());
+            }
+        }
+        self.dispatch().await
+    }
+
+    /// Sends a value as JSON.
+    ///
+    /// # Errors
+    /// As [`Publisher::send`].
+    pub async fn send_json<T: Serialize + ?Sized>(mut self, value: &T) -> Result<(), Error> {
+        self.to.message.payload = Some(to_json(value)?);
+        if self.to.message.headers.get(names::CONTENT_TYPE).is_none() {
+            self.to.message.headers.append(names::CONTENT_TYPE, JSON);
+        }
+        self.dispatch().await
+    }
+
+    /// Sends bytes as they are; say what they are with `.header("content-type", …)`.
+    ///
+    /// # Errors
+    /// As [`Publisher::send`].
+    pub async fn send_bytes(mut self, payload: impl Into<Bytes>) -> Result<(), Error> {
+        self.to.message.payload = Some(payload.into());
+        self.dispatch().await
+    }
+
+    async fn dispatch(self) -> Result<(), Error> {
+        let Self { publisher, to } = self;
+        if let crate::contract::Address::Topic(topic) = &to.to {
+            check_topic(topic)?;
+        }
+        publisher
+            .publish(vec![to])
+            .await
+            .pop()
+            .unwrap_or_else(no_answer)
+            .map(drop)
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// A typed message as it travels, without id and time.
+pub(crate) fn encode<M: Message + Serialize>(message: &M) -> Result<RawMessage, Error> {
+    let mut raw = RawMessage {
+        key: message.key(),
+        payload: Some(to_json(message)?),
+        ..RawMessage::default()
+    };
+    raw.headers.append(names::CONTENT_TYPE, JSON);
+    if let Some(version) = M::VERSION {
+        raw.headers.append(names::SCHEMA_VERSION, version);
+    }
+    Ok(raw)
+}
+
+/// Gives a message its id and time, where it has none.
+pub(crate) fn stamp(message: &mut RawMessage) {
+    if message.headers.get(names::MESSAGE_ID).is_none() {
+        message
+            .headers
+            .append(names::MESSAGE_ID, Uuid::now_v7().to_string());
+    }
+    if message.headers.get(names::TIMESTAMP).is_none() {
+        message
+            .headers
+            .append(names::TIMESTAMP, millis(SystemTime::now()));
+    }
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn millis(time: SystemTime) -> i64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
+}
+
+fn typed<M: Message + Serialize>(message: &M) -> Result<Outgoing, Error> {
+    check_topic(M::TOPIC)?;
+    Ok(Outgoing::to_topic(M::TOPIC, encode(message)?))
+}
+
+fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, Error> {
+    let failed =
+        |error| Error::new(ErrorKind::Rejected, "the message does not serialize to JSON").with_source(error);
+    serde_json::to_vec(value).map(Bytes::from).map_err(failed)
+}
+
+fn check_topic(topic: &str) -> Result<(), Error> {
+    names::check_topic(topic)?;
+    if names::is_reserved(topic) {
+        let text = format!("topic {topic:?} ends like an internal topic: only the runtime publishes there");
+        return Err(Error::new(ErrorKind::Rejected, text));
+    }
+    Ok(())
+}
+
+fn id_of(message: &RawMessage) -> ByteString {
+    match message.headers.get(names::MESSAGE_ID) {
+        Some(Value::Text(id)) => id.clone(),
+        Some(other) => other.to_string().into(),
+        None => ByteString::new(),
+    }
+}
+
+fn no_answer() -> Result<Receipt, Error> {
+    Err(Error::new(
+        ErrorKind::Internal,
+        "the adapter gave no answer for a message",
+    ))
+}

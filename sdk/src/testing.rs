@@ -1,0 +1,1 @@
+//! Running listeners in a test, on an embedded broker of their own.

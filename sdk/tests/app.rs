@@ -1,0 +1,160 @@
+//! Whole apps on the embedded broker: what the failure contract promises, seen from a handler.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider::prelude::*;
+use postrider::{ListenerStatus, Running};
+
+type Seen = Arc<Mutex<Vec<String>>>;
+
+fn saw(seen: &Seen, what: impl Into<String>) {
+    seen.lock().unwrap().push(what.into());
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "order.created", key = id)]
+struct Order {
+    id: u32,
+}
+
+#[listener(
+    topic = "order.created",
+    group = "fails-twice",
+    retry(attempts = 3, backoff = "1s")
+)]
+async fn fails_twice(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    saw(&seen, format!("{} attempt {}", order.id, attempt.0));
+    if attempt.0 < 3 {
+        return Err("not yet".into());
+    }
+    Ok(())
+}
+
+#[listener(
+    topic = "order.created",
+    group = "panics",
+    retry(attempts = 2, backoff = "1s"),
+    concurrency = 3
+)]
+async fn panics(order: Order, State(seen): State<Seen>) {
+    saw(&seen, format!("panic {}", order.id));
+    panic!("boom");
+}
+
+#[listener(topic = "order.created.panics.dlq", group = "alarm")]
+async fn alarm(order: Order, dead: DeadLetter, State(seen): State<Seen>) {
+    saw(
+        &seen,
+        format!(
+            "dead {} {} {} {}",
+            order.id, dead.reason, dead.attempts, dead.group
+        ),
+    );
+}
+
+#[listener(topic = "order.created", group = "slow", timeout = "1s", retry(attempts = 1))]
+async fn slow(_order: Order) {
+    std::future::pending::<()>().await;
+}
+
+#[listener(topic = "order.created", group = "manual", ack = manual, retry(attempts = 2, backoff = "1s"))]
+async fn manual(order: Order, ack: Acker, attempt: Attempt) -> Result<(), HandlerError> {
+    if order.id == 1 || attempt.0 == 2 {
+        ack.ack().await?;
+    }
+    Ok(())
+}
+
+async fn start(listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
+    let client = postrider::contract::Client {
+        application: "tests".into(),
+        instance: "one".into(),
+    };
+    let app = postrider::App::on(postrider_memory::isolated(client))
+        .state(seen.clone())
+        .listen(listeners);
+    let running = app.start().await.unwrap();
+    running.ready().await.unwrap();
+    running
+}
+
+/// Waits, on the virtual clock, until `done` holds.
+async fn until(running: &Running, done: impl Fn(&[ListenerStatus]) -> bool) {
+    for _ in 0..10_000 {
+        if done(&running.status()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not reached: {:#?}", running.status());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_handler_is_tried_again_until_it_succeeds() {
+    let seen = Seen::default();
+    let running = start(listeners![fails_twice], &seen).await;
+    running.publisher().send(&Order { id: 7 }).await.unwrap();
+    until(&running, |status| status[0].counts.handled == 1).await;
+    assert_eq!(
+        *seen.lock().unwrap(),
+        ["7 attempt 1", "7 attempt 2", "7 attempt 3"]
+    );
+    assert_eq!(running.status()[0].counts.retried, 2);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panicking_handler_ends_in_the_dead_letters() {
+    let seen = Seen::default();
+    let running = start(listeners![panics, alarm], &seen).await;
+    running.publisher().send(&Order { id: 1 }).await.unwrap();
+    until(&running, |status| status[1].counts.handled == 1).await;
+    assert_eq!(
+        *seen.lock().unwrap(),
+        ["panic 1", "panic 1", "dead 1 retries_exhausted 2 panics"]
+    );
+    let mut dead = running.dead_letters("panics").unwrap();
+    let letters = dead.browse(None, 10).await.unwrap();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].message.payload.as_deref(), Some(&br#"{"id":1}"#[..]));
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_and_timeouts_are_dead_lettered() {
+    let seen = Seen::default();
+    let running = start(listeners![slow], &seen).await;
+    running
+        .publisher()
+        .topic("order.created")
+        .send_bytes("not json")
+        .await
+        .unwrap();
+    running.publisher().send(&Order { id: 1 }).await.unwrap();
+    until(&running, |status| status[0].counts.dead_lettered == 2).await;
+    let letters = running
+        .dead_letters("slow")
+        .unwrap()
+        .browse(None, 10)
+        .await
+        .unwrap();
+    let reasons: Vec<_> = letters
+        .iter()
+        .map(|letter| letter.message.headers.get_str("postrider-dead-reason").unwrap())
+        .collect();
+    assert_eq!(reasons, ["decode", "timeout"]);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manual_handler_that_forgets_is_tried_again() {
+    let seen = Seen::default();
+    let running = start(listeners![manual], &seen).await;
+    for id in [1, 2] {
+        running.publisher().send(&Order { id }).await.unwrap();
+    }
+    until(&running, |status| status[0].counts.handled == 2).await;
+    assert_eq!(running.status()[0].counts.retried, 1);
+    running.shutdown().await.unwrap();
+}
