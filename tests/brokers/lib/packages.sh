@@ -1,0 +1,30 @@
+# shellcheck shell=bash
+# Debian packages, installed only when a command is missing.
+
+# `ensure_packages <command>=<package>…`
+ensure_packages() {
+  local need missing=()
+  for need in "$@"; do
+    command -v "${need%%=*}" >/dev/null || missing+=("${need#*=}")
+  done
+  ((${#missing[@]})) || return 0
+
+  command -v apt-get >/dev/null ||
+    fail "needs ${missing[*]}, and this machine has no apt-get: install them, or use Docker (POSTRIDER_BROKERS=docker)"
+  local as_root=()
+  if ((EUID != 0)); then
+    command -v sudo >/dev/null || fail "needs ${missing[*]}: install them as root"
+    as_root=(sudo -n)
+  fi
+
+  say "installing ${missing[*]}"
+  apt_get update
+  apt_get install --yes --no-install-recommends "${missing[@]}"
+}
+
+# Waits for whoever holds the package lock; shows its output only when it fails.
+apt_get() {
+  local output
+  output=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@" 2>&1 </dev/null) ||
+    fail "apt-get $* failed:"$'\n'"$output"
+}
