@@ -13,7 +13,6 @@ mod message;
 mod middleware;
 pub mod prelude;
 mod publisher;
-pub mod testing;
 
 pub use app::{App, ListenerState, ListenerStatus, Running};
 pub use engine::Registration;

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::check::Planned;
@@ -62,10 +63,11 @@ pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Brok
     }
     for broker in brokers.values() {
         if let Guarantee::AtMostOnce(why) = &broker.capabilities().guarantee {
-            text.push_str(&format!(
-                "  {} can lose messages: {why}\n",
+            let _ = writeln!(
+                text,
+                "  {} can lose messages: {why}",
                 broker.capabilities().system
-            ));
+            );
         }
     }
     text

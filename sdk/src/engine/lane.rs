@@ -149,8 +149,12 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
 fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
     match work.policy.decide(&delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
+        // Whoever has the lane now gets it again: it must not be handled here too.
+        Decision::Hold(_) if work.settles.is_revoked(delivery.token.lane) => {
+            work.settles.done(std::iter::once(delivery.token));
+        }
         Decision::Hold(wait) => {
-            if let Err(item) = queue.hold(
+            if let Some(item) = queue.hold(
                 Item {
                     delivery,
                     attempt: attempt + 1,

@@ -70,15 +70,13 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
-    /// Keeps an item back; in an ordered queue, later items of its key with it.
-    ///
-    /// # Errors
-    /// The item itself, where the queue is closed and nobody will come for it.
-    pub(crate) fn hold(&self, item: Item, wait: Duration) -> Result<(), Item> {
+    /// Keeps an item back; in an ordered queue, later items of its key with it. Answers the item itself where the queue
+    /// is closed and nobody will come for it.
+    pub(crate) fn hold(&self, item: Item, wait: Duration) -> Option<Item> {
         let line = self.line(&item.delivery);
         let mut inner = self.lock();
         if inner.closed {
-            return Err(item);
+            return Some(item);
         }
         let due = Instant::now() + wait;
         let held = inner.held.entry(line).or_insert_with(|| Held {
@@ -89,7 +87,7 @@ impl Queue {
         held.items.push_front(item);
         drop(inner);
         self.changed.notify_waiters();
-        Ok(())
+        None
     }
 
     /// The next item; `None` once closed.
@@ -256,7 +254,7 @@ mod tests {
         );
         let mut first = queue.pop().await.unwrap();
         first.attempt += 1;
-        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(next(&queue).await, 2);
         queue.push([delivery(4, "a"), delivery(5, "b")].into_iter());
         assert_eq!(next(&queue).await, 5);
@@ -276,7 +274,7 @@ mod tests {
         let queue = Queue::new(false);
         queue.push([delivery(0, "a"), delivery(1, "a")].into_iter());
         let first = queue.pop().await.unwrap();
-        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(next(&queue).await, 1);
         assert_eq!(next(&queue).await, 0);
     }
@@ -299,7 +297,7 @@ mod tests {
         let queue = Queue::new(true);
         queue.push((0..6).map(|seq| delivery(seq, "a")));
         let first = queue.pop().await.unwrap();
-        queue.hold(first, Duration::from_secs(1)).unwrap();
+        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(queue.discard(&[0]).len(), 3);
         assert_eq!(queue.close().len(), 3);
         assert!(queue.pop().await.is_none());

@@ -77,9 +77,13 @@ async fn receive(
         ticks
     });
     let mut held = Vec::new();
-    let mut draining = false;
+    let (mut open, mut draining) = (true, false);
     let mut result = Ok(());
     loop {
+        if !open && !draining {
+            draining = true;
+            give_back(work);
+        }
         let is_paused = *paused.borrow_and_update();
         let room = if draining || is_paused { 0 } else { room(work) };
         tokio::select! {
@@ -109,14 +113,14 @@ async fn receive(
                     settler.released(&emptied).await;
                 }
             }
-            event = receiver.next(room, &mut deliveries), if result.is_ok() => match event {
+            event = receiver.next(room, &mut deliveries), if open => match event {
                 Ok(Event::Deliveries) => accept(work, &mut deliveries, draining),
-                Ok(event) => news(work, &mut draining, event),
+                Ok(Event::Closed) => open = false,
+                Ok(event) => news(work, event),
                 Err(error) => {
                     tracing::error!(listener = %work.scope.listener, "the subscription has ended: {error}");
                     result = Err(error);
-                    draining = true;
-                    give_back(work);
+                    open = false;
                 }
             },
         }
@@ -159,7 +163,7 @@ fn accept(work: &Work, deliveries: &mut Vec<Delivery>, draining: bool) {
     }
 }
 
-fn news(work: &Work, draining: &mut bool, event: Event) {
+fn news(work: &Work, event: Event) {
     let listener = &work.scope.listener;
     match event {
         Event::Ready => {
@@ -182,10 +186,6 @@ fn news(work: &Work, draining: &mut bool, event: Event) {
                 .flat_map(|queue| queue.discard(&lanes))
                 .collect();
             work.settles.revoke(&lanes, &dropped);
-        }
-        Event::Closed => {
-            *draining = true;
-            give_back(work);
         }
         _ => {}
     }

@@ -116,6 +116,11 @@ impl Settles {
         emptied
     }
 
+    /// Whether this lane was taken away and still holds something.
+    pub(crate) fn is_revoked(&self, lane: u32) -> bool {
+        self.lock().revoked.contains(&lane)
+    }
+
     pub(crate) fn unsettled(&self) -> usize {
         self.lock().unsettled
     }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::contract::{Backoff, Start};
 
 /// What `#[listener(…)]` says, before configuration overrides it.
+#[allow(clippy::struct_excessive_bools, reason = "independent choices, not a state")]
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The function's name, unique within an app.

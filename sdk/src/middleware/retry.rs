@@ -60,7 +60,9 @@ impl Policy {
     pub(crate) fn decide(&self, delivery: &Delivery, attempt: u32, outcome: Outcome) -> Decision {
         match outcome {
             Outcome::Ack { mut emit } => {
-                emit.iter_mut().for_each(|outgoing| stamp(&mut outgoing.message));
+                for outgoing in &mut emit {
+                    stamp(&mut outgoing.message);
+                }
                 Decision::Settle(What::Handled, Verdict::Ack { emit })
             }
             Outcome::Release => Decision::Settle(What::Released, Verdict::Release),

@@ -1,1 +1,0 @@
-//! Running listeners in a test, on an embedded broker of their own.

@@ -1,0 +1,10 @@
+use postrider::prelude::*;
+
+struct Stock;
+
+impl Stock {
+    #[listener(topic = "order.created")]
+    async fn reserve(order: Bytes) {}
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use postrider::prelude::*;
+
+#[listener(topic = "order.created", batch(size = 100, wait = "50ms"))]
+async fn reserve(order: Bytes) {}
+
+fn main() {
+    let _ = listeners![reserve];
+}

@@ -1,0 +1,18 @@
+use postrider::prelude::*;
+
+#[derive(Message, Serialize)]
+#[message(topic = "stock.reserved")]
+struct Reserved;
+
+#[listener(topic = "order.created", batch(size = 100, wait = "50ms"), ack = manual)]
+async fn manual(orders: Vec<Bytes>, ack: Acker) {}
+
+#[listener(topic = "order.created", batch(size = 100, wait = "50ms"), publish = "stock.reserved")]
+async fn reply(orders: Vec<Bytes>) -> Reserved {
+    Reserved
+}
+
+#[listener(topic = "order.created", batch(size = 100, wait = "50ms"), prefetch = 99)]
+async fn never_full(orders: Vec<Bytes>) {}
+
+fn main() {}

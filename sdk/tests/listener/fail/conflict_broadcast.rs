@@ -1,0 +1,12 @@
+use postrider::prelude::*;
+
+#[listener(
+    topic = "price.changed",
+    broadcast,
+    delivery = at_least_once,
+    start = earliest,
+    dead_letter = "price.failed",
+)]
+async fn refresh(price: Bytes) {}
+
+fn main() {}

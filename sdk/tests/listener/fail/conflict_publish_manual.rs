@@ -1,0 +1,12 @@
+use postrider::prelude::*;
+
+#[derive(Message, Serialize)]
+#[message(topic = "stock.reserved")]
+struct Reserved;
+
+#[listener(topic = "order.created", ack = manual, publish = "stock.reserved")]
+async fn reserve(order: Bytes, ack: Acker) -> Reserved {
+    Reserved
+}
+
+fn main() {}

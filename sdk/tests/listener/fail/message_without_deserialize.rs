@@ -1,0 +1,12 @@
+use postrider::prelude::*;
+
+#[derive(Message)]
+#[message(topic = "order.created")]
+struct Order;
+
+#[listener(topic = "order.created")]
+async fn reserve(order: Order) {}
+
+fn main() {
+    let _ = listeners![reserve];
+}

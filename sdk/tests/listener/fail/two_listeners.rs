@@ -1,0 +1,9 @@
+use postrider::prelude::*;
+
+#[listener(topic = "order.created")]
+#[listener(topic = "order.changed")]
+async fn reserve(order: Bytes) {}
+
+fn main() {
+    let _ = listeners![reserve];
+}

@@ -1,0 +1,8 @@
+use postrider::prelude::*;
+
+#[listener(topic = "order.created")]
+async fn reserve(orders: Vec<Bytes>) {}
+
+fn main() {
+    let _ = listeners![reserve];
+}
