@@ -4,7 +4,7 @@ struct Stock;
 
 impl Stock {
     #[listener(topic = "order.created")]
-    async fn reserve(order: Bytes) {}
+    async fn reserve(_order: Bytes) {}
 }
 
 fn main() {}

@@ -1,7 +1,7 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created", batch(size = 100, wait = "50ms"))]
-async fn reserve(order: Bytes) {}
+async fn reserve(_order: Bytes) {}
 
 fn main() {
     let _ = listeners![reserve];

@@ -1,6 +1,6 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created")]
-async fn reserve(#[cfg(unix)] order: Bytes, #[cfg(not(unix))] order: Json<String>) {}
+async fn reserve(#[cfg(unix)] _order: Bytes, #[cfg(not(unix))] _order: Json<String>) {}
 
 fn main() {}

@@ -5,14 +5,14 @@ use postrider::prelude::*;
 struct Reserved;
 
 #[listener(topic = "order.created", batch(size = 100, wait = "50ms"), ack = manual)]
-async fn manual(orders: Vec<Bytes>, ack: Acker) {}
+async fn manual(_orders: Vec<Bytes>, _ack: Acker) {}
 
 #[listener(topic = "order.created", batch(size = 100, wait = "50ms"), publish = "stock.reserved")]
-async fn reply(orders: Vec<Bytes>) -> Reserved {
+async fn reply(_orders: Vec<Bytes>) -> Reserved {
     Reserved
 }
 
 #[listener(topic = "order.created", batch(size = 100, wait = "50ms"), prefetch = 99)]
-async fn never_full(orders: Vec<Bytes>) {}
+async fn never_full(_orders: Vec<Bytes>) {}
 
 fn main() {}

@@ -7,6 +7,6 @@ use postrider::prelude::*;
     start = earliest,
     dead_letter = "price.failed",
 )]
-async fn refresh(price: Bytes) {}
+async fn refresh(_price: Bytes) {}
 
 fn main() {}

@@ -5,7 +5,7 @@ use postrider::prelude::*;
 struct Reserved;
 
 #[listener(topic = "order.created", ack = manual, publish = "stock.reserved")]
-async fn reserve(order: Bytes, ack: Acker) -> Reserved {
+async fn reserve(_order: Bytes, _ack: Acker) -> Reserved {
     Reserved
 }
 

@@ -1,30 +1,30 @@
 use postrider::prelude::*;
 
 #[listener(topic = "")]
-async fn empty(order: Bytes) {}
+async fn empty(_order: Bytes) {}
 
 #[listener(topic = "order created")]
-async fn space(order: Bytes) {}
+async fn space(_order: Bytes) {}
 
 #[listener(topic = "order/*")]
-async fn pattern(order: Bytes) {}
+async fn pattern(_order: Bytes) {}
 
 #[listener(topic = "größe")]
-async fn letters(order: Bytes) {}
+async fn letters(_order: Bytes) {}
 
 #[listener(topic = "order..created")]
-async fn empty_part(order: Bytes) {}
+async fn empty_part(_order: Bytes) {}
 
 #[listener(topic = ".order")]
-async fn empty_begin(order: Bytes) {}
+async fn empty_begin(_order: Bytes) {}
 
 #[listener(topic = "order.")]
-async fn empty_end(order: Bytes) {}
+async fn empty_end(_order: Bytes) {}
 
 #[listener(topic = "order.created.inventory.retry")]
-async fn internal(order: Bytes) {}
+async fn internal(_order: Bytes) {}
 
 #[listener(topic = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")]
-async fn long(order: Bytes) {}
+async fn long(_order: Bytes) {}
 
 fn main() {}

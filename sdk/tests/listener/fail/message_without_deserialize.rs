@@ -5,7 +5,7 @@ use postrider::prelude::*;
 struct Order;
 
 #[listener(topic = "order.created")]
-async fn reserve(order: Order) {}
+async fn reserve(_order: Order) {}
 
 fn main() {
     let _ = listeners![reserve];

@@ -4,10 +4,10 @@ struct Stock;
 
 impl Stock {
     #[listener(topic = "order.created")]
-    async fn reserve(&self, order: Bytes) {}
+    async fn reserve(&self, _order: Bytes) {}
 
     #[listener(topic = "order.changed")]
-    async fn change(self, order: Bytes) {}
+    async fn change(self, _order: Bytes) {}
 }
 
 fn main() {}

@@ -2,7 +2,7 @@ use postrider::prelude::*;
 
 trait Orders {
     #[listener(topic = "order.created")]
-    async fn created(order: Bytes);
+    async fn created(_order: Bytes);
 }
 
 fn main() {}

@@ -5,7 +5,7 @@ mod stock {
     use postrider::prelude::*;
 
     #[listener(topic = "")]
-    pub async fn reserve(order: Bytes) {}
+    pub async fn reserve(_order: Bytes) {}
 }
 
 async fn by_hand() {

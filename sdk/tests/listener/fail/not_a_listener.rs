@@ -1,6 +1,6 @@
 use postrider::prelude::*;
 
-async fn reserve(order: Bytes) {}
+async fn reserve(_order: Bytes) {}
 
 struct Stock {}
 

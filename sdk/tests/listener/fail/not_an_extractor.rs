@@ -4,10 +4,10 @@ use postrider::prelude::*;
 struct Stock;
 
 #[listener(topic = "order.created")]
-async fn reserve(order: Bytes, stock: Stock) {}
+async fn reserve(_order: Bytes, _stock: Stock) {}
 
 #[listener(topic = "order.created")]
-async fn payload_in_second_place(publisher: Bytes, order: Json<String>) {}
+async fn payload_in_second_place(_publisher: Bytes, _order: Json<String>) {}
 
 fn main() {
     let _ = listeners![reserve, payload_in_second_place];

@@ -9,7 +9,7 @@ async fn count(order: Bytes) -> usize {
 struct NoError;
 
 #[listener(topic = "order.created")]
-async fn fails(order: Bytes) -> Result<(), NoError> {
+async fn fails(_order: Bytes) -> Result<(), NoError> {
     Err(NoError)
 }
 

@@ -1,7 +1,7 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created", publish = "stock.reserved")]
-async fn nothing(order: Bytes) {}
+async fn nothing(_order: Bytes) {}
 
 #[listener(topic = "order.created", publish = "stock.reserved")]
 async fn a_number(order: Bytes) -> Result<usize, HandlerError> {

@@ -1,9 +1,9 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created")]
-async unsafe fn dangerous(order: Bytes) {}
+async unsafe fn dangerous(_order: Bytes) {}
 
 #[listener(topic = "order.created")]
-async extern "C" fn foreign(order: Bytes) {}
+async extern "C" fn foreign(_order: Bytes) {}
 
 fn main() {}

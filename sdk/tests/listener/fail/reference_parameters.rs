@@ -5,6 +5,6 @@ use postrider::prelude::*;
 struct Order;
 
 #[listener(topic = "order.created")]
-async fn reserve(order: &Order, headers: &mut Headers, name: Option<&str>, bytes: &[u8]) {}
+async fn reserve(_order: &Order, _headers: &mut Headers, _name: Option<&str>, _bytes: &[u8]) {}
 
 fn main() {}

@@ -1,10 +1,10 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created", dead_letter = "order.created")]
-async fn dead_letter(order: Bytes) {}
+async fn dead_letter(_order: Bytes) {}
 
 #[listener(topic = "order.created", publish = "order.created")]
-async fn publish(order: Bytes) -> Option<Again> {
+async fn publish(_order: Bytes) -> Option<Again> {
     None
 }
 

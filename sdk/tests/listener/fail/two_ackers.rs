@@ -1,7 +1,7 @@
 use postrider::prelude::*;
 
 #[listener(topic = "payment.settled", ack = manual)]
-async fn book(payment: Bytes, first: Acker, publisher: Publisher, second: Acker) {}
+async fn book(_payment: Bytes, _first: Acker, _publisher: Publisher, _second: Acker) {}
 
 fn main() {
     let _ = listeners![book];

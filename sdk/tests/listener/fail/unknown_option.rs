@@ -1,15 +1,15 @@
 use postrider::prelude::*;
 
 #[listener(topik = "order.created")]
-async fn mistyped(order: Bytes) {}
+async fn mistyped(_order: Bytes) {}
 
 #[listener(topic = "order.created", workers = 8)]
-async fn word_of_another_library(order: Bytes) {}
+async fn word_of_another_library(_order: Bytes) {}
 
 #[listener(topic = "order.created", colour = "red")]
-async fn nothing_like_it(order: Bytes) {}
+async fn nothing_like_it(_order: Bytes) {}
 
 #[listener(topic = "order.created", retry(attempts = 5, delay = "1s"))]
-async fn inside_retry(order: Bytes) {}
+async fn inside_retry(_order: Bytes) {}
 
 fn main() {}

@@ -10,12 +10,12 @@ use postrider::prelude::*;
     max_size = "64 kilobytes",
     enabled = "yes",
 )]
-async fn one_by_one(order: Bytes) {}
+async fn one_by_one(_order: Bytes) {}
 
 #[listener(topic = "order.created", batch(size = "100", wait = 50))]
-async fn many(orders: Vec<Bytes>) {}
+async fn many(_orders: Vec<Bytes>) {}
 
 #[listener(topic = "order.created", concurrency = usize::MAX, rate = "fast", max_size = true)]
-async fn no_literal(order: Bytes) {}
+async fn no_literal(_order: Bytes) {}
 
 fn main() {}

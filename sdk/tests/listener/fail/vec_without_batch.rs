@@ -1,7 +1,7 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created")]
-async fn reserve(orders: Vec<Bytes>) {}
+async fn reserve(_orders: Vec<Bytes>) {}
 
 fn main() {
     let _ = listeners![reserve];

@@ -1,42 +1,42 @@
 use postrider::prelude::*;
 
 #[listener("order.created")]
-async fn only_a_string(order: Bytes) {}
+async fn only_a_string(_order: Bytes) {}
 
 #[listener(topic)]
-async fn no_value(order: Bytes) {}
+async fn no_value(_order: Bytes) {}
 
 #[listener(topic = )]
-async fn nothing_after_equals(order: Bytes) {}
+async fn nothing_after_equals(_order: Bytes) {}
 
 #[listener(topic = order.created)]
-async fn no_quotes(order: Bytes) {}
+async fn no_quotes(_order: Bytes) {}
 
 #[listener(topic("order.created"))]
-async fn parentheses(order: Bytes) {}
+async fn parentheses(_order: Bytes) {}
 
 #[listener(topic: "order.created")]
-async fn colon(order: Bytes) {}
+async fn colon(_order: Bytes) {}
 
 #[listener(topic = "order.created", ordered = true)]
-async fn flag_with_value(order: Bytes) {}
+async fn flag_with_value(_order: Bytes) {}
 
 #[listener(topic = "order.created", retry = 5)]
-async fn retry_as_number(order: Bytes) {}
+async fn retry_as_number(_order: Bytes) {}
 
 #[listener(topic = "order.created", batch)]
-async fn batch_as_flag(orders: Vec<Bytes>) {}
+async fn batch_as_flag(_orders: Vec<Bytes>) {}
 
 #[listener(topic = "order.created", batch(size = 100))]
-async fn batch_without_wait(orders: Vec<Bytes>) {}
+async fn batch_without_wait(_orders: Vec<Bytes>) {}
 
 #[listener(topic = "order.created" group = "inventory")]
-async fn no_comma(order: Bytes) {}
+async fn no_comma(_order: Bytes) {}
 
 #[listener(topic = "order.created", , group = "inventory")]
-async fn two_commas(order: Bytes) {}
+async fn two_commas(_order: Bytes) {}
 
 #[listener(topic = "order.created", crate = "postrider")]
-async fn crate_in_quotes(order: Bytes) {}
+async fn crate_in_quotes(_order: Bytes) {}
 
 fn main() {}

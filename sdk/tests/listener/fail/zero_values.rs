@@ -9,12 +9,12 @@ use postrider::prelude::*;
     rate = "0/s",
     max_size = 0,
 )]
-async fn one_by_one(order: Bytes) {}
+async fn one_by_one(_order: Bytes) {}
 
 #[listener(topic = "order.created", batch(size = 0, wait = "0ms"))]
-async fn many(orders: Vec<Bytes>) {}
+async fn many(_orders: Vec<Bytes>) {}
 
 #[listener(topic = "order.created", max_size = "0KiB", retry(backoff = "0s"))]
-async fn in_words(order: Bytes) {}
+async fn in_words(_order: Bytes) {}
 
 fn main() {}

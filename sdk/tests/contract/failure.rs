@@ -1,0 +1,273 @@
+//! Retries, dead letters, panics, timeouts, manual acknowledgement.
+
+use std::time::Duration;
+
+use postrider::prelude::*;
+
+use crate::kit::{Seen, Target, dead, status};
+use crate::on_every_broker;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "contract.failing")]
+struct Order {
+    id: u32,
+}
+
+#[listener(
+    topic = "contract.failing",
+    concurrency = 2,
+    retry(attempts = 4, backoff = "300ms")
+)]
+async fn third_time(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    seen.add(format!("{} attempt {}", order.id, attempt.0));
+    if order.id == 1 && attempt.0 < 3 {
+        return Err(std::io::Error::other("gateway").into());
+    }
+    Ok(())
+}
+
+async fn a_failure_is_tried_again_later_and_blocks_nothing(target: Target) {
+    let (seen, other) = (Seen::default(), Seen::default());
+    let running = target.start(&seen, listeners![third_time]).await;
+    let bystander = target.other().start(&other, listeners![bystander]).await;
+    for id in [1, 2, 3] {
+        running.publisher().send(&Order { id }).await.unwrap();
+    }
+    seen.count(5).await;
+    status(&running, |status| status.counts.handled == 3).await;
+    let all = seen.all();
+    let of_first: Vec<_> = all.iter().filter(|one| one.starts_with("1 ")).collect();
+    assert_eq!(of_first, ["1 attempt 1", "1 attempt 2", "1 attempt 3"]);
+    assert_eq!(
+        all.iter().position(|one| one == "1 attempt 2"),
+        Some(3),
+        "others went on meanwhile: {all:?}"
+    );
+    let times = seen.times();
+    let at = |what: &str| times[all.iter().position(|one| one == what).unwrap()];
+    for (before, after) in [("1 attempt 1", "1 attempt 2"), ("1 attempt 2", "1 attempt 3")] {
+        let waited = at(after) - at(before);
+        // The clock of the wait starts after the handler noted its time, so it is never early by that clock.
+        assert!(waited >= Duration::from_millis(299), "early: {waited:?}");
+        assert!(waited < Duration::from_millis(1500), "late: {waited:?}");
+    }
+    assert_eq!(running.status()[0].counts.retried, 2);
+    other.count(3).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        other.all().len(),
+        3,
+        "retries of one group reach no other: {:?}",
+        other.all()
+    );
+    running.shutdown().await.unwrap();
+    bystander.shutdown().await.unwrap();
+}
+
+#[listener(topic = "contract.failing")]
+async fn bystander(order: Order, State(seen): State<Seen>) {
+    seen.add(order.id.to_string());
+}
+
+#[listener(
+    topic = "contract.hopeless",
+    concurrency = 2,
+    retry(attempts = 2, backoff = "50ms"),
+    timeout = "300ms"
+)]
+async fn hopeless(order: Order, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    seen.add(order.id.to_string());
+    match order.id {
+        1 => Err("refused".into()),
+        2 => Err(HandlerError::permanent("no such article")),
+        3 => panic!("boom"),
+        4 => std::future::pending().await,
+        _ => Ok(()),
+    }
+}
+
+async fn what_cannot_be_handled_is_dead_lettered_with_its_reason(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![hopeless]).await;
+    let publisher = running.publisher();
+    for id in [1, 2, 3, 4, 5] {
+        publisher
+            .topic("contract.hopeless")
+            .header("tenant", "t-1")
+            .send(&Order { id })
+            .await
+            .unwrap();
+    }
+    publisher
+        .topic("contract.hopeless")
+        .send_bytes(&b"\xff\x00 not json"[..])
+        .await
+        .unwrap();
+    status(&running, |status| {
+        status.counts.handled == 1 && status.counts.dead_lettered == 5
+    })
+    .await;
+    let mut letters = dead(&running, "hopeless").await;
+    letters.sort_by(|a, b| a.1.cmp(&b.1));
+    let told: Vec<_> = letters
+        .iter()
+        .map(|(dead, payload)| {
+            (
+                String::from_utf8_lossy(payload).into_owned(),
+                dead.reason.as_str(),
+                dead.attempts,
+                dead.error.as_str(),
+            )
+        })
+        .collect();
+    let expected = [
+        (r#"{"id":1}"#, "retries_exhausted", 2, "refused"),
+        (r#"{"id":2}"#, "permanent", 1, "no such article"),
+        (
+            r#"{"id":3}"#,
+            "retries_exhausted",
+            2,
+            "the handler panicked: boom",
+        ),
+        (
+            r#"{"id":4}"#,
+            "retries_exhausted",
+            2,
+            "the handler ran past its timeout of 300ms",
+        ),
+    ];
+    for ((payload, reason, attempts, error), told) in expected.iter().zip(&told) {
+        assert_eq!(
+            (told.0.as_str(), told.1, told.2, told.3),
+            (*payload, *reason, *attempts, *error)
+        );
+    }
+    let (garbage, bytes) = &letters[4];
+    assert_eq!(
+        (garbage.reason.as_str(), garbage.attempts, &bytes[..]),
+        ("decode", 1, &b"\xff\x00 not json"[..])
+    );
+    for (dead, _) in &letters {
+        assert_eq!(
+            (dead.topic.as_str(), dead.group.as_str()),
+            ("contract.hopeless", target.name.as_str())
+        );
+        assert_eq!(dead.application, target.name);
+        assert!(dead.first_failure <= dead.last_failure);
+    }
+    // Looking changes nothing.
+    assert_eq!(dead(&running, "hopeless").await.len(), 5);
+    running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "contract.manual", ack = manual, retry(attempts = 3, backoff = "50ms"))]
+async fn manual(
+    order: Order,
+    ack: Acker,
+    attempt: Attempt,
+    State(seen): State<Seen>,
+) -> Result<(), HandlerError> {
+    seen.add(format!("{} {}", order.id, attempt.0));
+    match (order.id, attempt.0) {
+        (1, _) | (_, 2) => {
+            ack.ack().await?;
+            assert!(ack.ack().await.is_err(), "only once");
+            // After it has settled, an error changes nothing any more.
+            Err("too late".into())
+        }
+        (2, _) => Ok(()),
+        _ => ack.fail("not now").await.map_err(Into::into),
+    }
+}
+
+async fn manual_handlers_settle_once(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![manual]).await;
+    for id in [1, 2, 3] {
+        running
+            .publisher()
+            .topic("contract.manual")
+            .send(&Order { id })
+            .await
+            .unwrap();
+    }
+    status(&running, |status| status.counts.handled == 3).await;
+    assert_eq!(seen.sorted(), ["1 1", "2 1", "2 2", "3 1", "3 2"]);
+    running.shutdown().await.unwrap();
+}
+
+async fn a_spoofed_attempt_is_not_believed(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![third_time]).await;
+    let draft = running.publisher();
+    let draft = draft
+        .topic("contract.failing")
+        .header("postrider-attempt", 4i64)
+        .header("postrider-replays", 9i64);
+    draft.send(&Order { id: 2 }).await.unwrap();
+    seen.count(1).await;
+    assert_eq!(seen.all(), ["2 attempt 1"]);
+    running.shutdown().await.unwrap();
+}
+
+async fn a_retry_outlives_its_process(target: Target) {
+    let seen = Seen::default();
+    let keep_alive = target.publisher().await;
+    let first = target.start(&seen, listeners![third_time]).await;
+    first.publisher().send(&Order { id: 1 }).await.unwrap();
+    status(&first, |status| status.counts.retried == 1).await;
+    first.shutdown().await.unwrap();
+    let second = target.start(&seen, listeners![third_time]).await;
+    status(&second, |status| status.counts.handled == 1).await;
+    assert_eq!(seen.all(), ["1 attempt 1", "1 attempt 2", "1 attempt 3"]);
+    second.shutdown().await.unwrap();
+    drop(keep_alive);
+}
+
+#[listener(topic = "contract.hopeless", retry(attempts = 1))]
+async fn repaired(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    seen.add(format!("{} {}", order.id, attempt.0));
+    if seen.all().len() > 1 {
+        Ok(())
+    } else {
+        Err("broken".into())
+    }
+}
+
+async fn a_dead_letter_is_replayed_to_its_group(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![repaired]).await;
+    running
+        .publisher()
+        .topic("contract.hopeless")
+        .send(&Order { id: 9 })
+        .await
+        .unwrap();
+    status(&running, |status| status.counts.dead_lettered == 1).await;
+    let mut letters = running.dead_letters("repaired").unwrap();
+    let found = letters.browse(None, 10).await.unwrap();
+    assert_eq!(found.len(), 1);
+    for _ in 0..2 {
+        letters
+            .replay(&[found[0].id.clone()])
+            .await
+            .pop()
+            .unwrap()
+            .unwrap();
+    }
+    seen.count(2).await;
+    status(&running, |status| status.counts.handled == 1).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(seen.all(), ["9 1", "9 1"], "replayed once, at attempt 1");
+    assert_eq!(letters.browse(None, 10).await.unwrap().len(), 0);
+    running.shutdown().await.unwrap();
+}
+
+on_every_broker! {
+    a_failure_is_tried_again_later_and_blocks_nothing
+    what_cannot_be_handled_is_dead_lettered_with_its_reason
+    manual_handlers_settle_once
+    a_spoofed_attempt_is_not_believed
+    a_retry_outlives_its_process
+    a_dead_letter_is_replayed_to_its_group
+}

@@ -1,0 +1,113 @@
+//! What is refused at start-up, and how it says so.
+
+use postrider::prelude::*;
+use postrider::{App, ErrorKind, Topology};
+
+use crate::kit::{Seen, Target};
+use crate::on_every_broker;
+
+#[listener(topic = "contract.never.declared")]
+async fn undeclared(_payload: Bytes) {}
+
+async fn verifying_lists_what_is_missing_and_makes_nothing(target: Target) {
+    let keep_alive = target.publisher().await;
+    for _ in 0..2 {
+        let app = target
+            .app()
+            .topology(Topology::Verify)
+            .listen(listeners![undeclared]);
+        let error = app.start().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Topology, "{error}");
+        assert!(error.to_string().contains("undeclared"), "{error}");
+    }
+    drop(keep_alive);
+}
+
+async fn starting_twice_is_fine(target: Target) {
+    let seen = Seen::default();
+    let keep_alive = target.publisher().await;
+    for _ in 0..2 {
+        let running = target.start(&seen, listeners![undeclared]).await;
+        running.shutdown().await.unwrap();
+    }
+    let app = target
+        .app()
+        .topology(Topology::Verify)
+        .listen(listeners![undeclared]);
+    app.start().await.unwrap().shutdown().await.unwrap();
+    drop(keep_alive);
+}
+
+on_every_broker! {
+    verifying_lists_what_is_missing_and_makes_nothing
+    starting_twice_is_fine
+}
+
+/// Starts an app on this URL, which must fail, and answers the one line it says.
+async fn refusal(url: &str) -> (ErrorKind, String) {
+    let started = match App::new(url) {
+        Ok(app) => app.listen(listeners![undeclared]).start().await.map(drop),
+        Err(error) => Err(error),
+    };
+    let error = started.unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(!text.contains("hunter2"), "a secret shows: {text}");
+    assert_eq!(error.to_string().lines().count(), 1, "{error}");
+    (error.kind(), error.to_string())
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_used_are_refused_in_one_line() {
+    for (url, part) in [
+        ("nonsense", "has no scheme"),
+        ("pigeon://h", "`pigeon` is unknown"),
+        ("memory://?capasity=1", "`capasity` is unknown; known options: "),
+        ("memory://?capacity=many", "`capacity` is not a whole number"),
+    ] {
+        let (kind, text) = refusal(url).await;
+        assert_eq!(kind, ErrorKind::Config, "{text}");
+        assert!(text.contains(part), "{text}");
+    }
+}
+
+#[cfg(all(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+mod networked {
+    use super::*;
+
+    #[tokio::test]
+    async fn unknown_options_list_the_known() {
+        for scheme in ["kafka", "amqp", "redis", "redis+pubsub"] {
+            let (kind, text) = refusal(&format!("{scheme}://u:hunter2@127.0.0.1:1?hunter2x=hunter2")).await;
+            assert_eq!(kind, ErrorKind::Config, "{text}");
+            assert!(text.contains("is unknown; known options: "), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_unreachable_broker_is_said_so() {
+        for scheme in ["kafka", "amqp", "redis", "redis+pubsub"] {
+            let (kind, text) = refusal(&format!("{scheme}://127.0.0.1:1?connect_timeout=500ms")).await;
+            assert_eq!(kind, ErrorKind::Unavailable, "{scheme}: {text}");
+            assert!(text.contains("127.0.0.1:1"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_credentials_are_denied_at_once() {
+        let begin = std::time::Instant::now();
+        for broker in ["rabbitmq", "redis"] {
+            let Some(target) = Target::find(broker) else {
+                continue;
+            };
+            let (scheme, rest) = target.url.split_once("://").unwrap();
+            let address = rest.rsplit('@').next().unwrap();
+            let (kind, text) = refusal(&format!("{scheme}://mallory:hunter2@{address}")).await;
+            assert_eq!(kind, ErrorKind::Denied, "{broker}: {text}");
+        }
+        assert!(
+            begin.elapsed().as_secs() < 8,
+            "denied only after {:?}",
+            begin.elapsed()
+        );
+    }
+}
