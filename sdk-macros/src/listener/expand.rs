@@ -3,7 +3,7 @@
 //! Every path is absolute, as any name may be taken where the function stands. What can fail to type-check has the span
 //! of what the user wrote, so that rustc's error points there.
 
-use proc_macro2::{Ident, Literal, Span, TokenStream};
+use proc_macro2::{Ident, Literal, Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
@@ -14,7 +14,7 @@ use crate::problems::Problems;
 
 /// The listener.
 pub(crate) fn listener(options: &Options, function: &Function) -> TokenStream {
-    let root = root(options);
+    let root = Root::of(options);
     let name = &function.signature.ident;
     let settings = settings(options, function, &root);
     let check = check(function, &root);
@@ -58,7 +58,7 @@ pub(crate) fn stub(options: &Options, function: &Function, problems: Problems) -
     if is_method || is_twice {
         return quote!(#body #problems);
     }
-    let root = root(options);
+    let root = Root::of(options);
     let name = &function.signature.ident;
     let head = head(function);
     let declaration = declaration(function);
@@ -89,11 +89,47 @@ pub(crate) fn is_listener(attribute: &Attribute) -> bool {
         .is_some_and(|last| last.ident == "listener")
 }
 
-fn root(options: &Options) -> TokenStream {
-    match &options.root {
-        Some(path) => quote!(#path::__private),
-        None => quote!(::postrider::__private),
+/// The module that all paths begin with.
+struct Root(TokenStream);
+
+impl Root {
+    fn of(options: &Options) -> Self {
+        Self(match &options.root {
+            Some(path) => quote!(#path::__private),
+            None => quote!(::postrider::__private),
+        })
     }
+
+    /// The same as if it stood at this span: an error about a path is shown at the user's tokens only if all of its
+    /// tokens are there. What a name means stays as it was (`$crate`).
+    fn at(&self, span: Span) -> TokenStream {
+        let moved = self.0.clone().into_iter().map(|mut token| {
+            token.set_span(match &token {
+                TokenTree::Ident(ident) if *ident == "$crate" => span.resolved_at(token.span()),
+                _ => span,
+            });
+            token
+        });
+        moved.collect()
+    }
+}
+
+impl ToTokens for Root {
+    fn to_tokens(&self, tokens: &mut TokenStream) {
+        tokens.extend(self.0.clone());
+    }
+}
+
+/// The user's type as an implementer, in the place where it was written.
+fn implementer(ty: &Type, root: &Root, of: &str) -> TokenStream {
+    let span = ty.span();
+    let (root, of) = (root.at(span), Ident::new(of, span));
+    quote_spanned!(span=> <#ty as #root::#of>)
+}
+
+fn member(ty: &Type, root: &Root, of: &str, name: &str) -> TokenStream {
+    let (ty_as, name) = (implementer(ty, root, of), Ident::new(name, ty.span()));
+    quote_spanned!(ty.span()=> #ty_as::#name)
 }
 
 /// What holds for the function holds for what is made of it: the conditions under which it exists, and what it allows.
@@ -116,15 +152,16 @@ fn declaration(function: &Function) -> TokenStream {
     let head = head(function);
     let visibility = &function.visibility;
     let name = &function.signature.ident;
+    let item = quote_spanned!(name.span()=> #visibility struct #name {});
     quote! {
         #head
         #[doc(hidden)]
         #[allow(non_camel_case_types, unreachable_pub, missing_debug_implementations, missing_copy_implementations)]
-        #visibility struct #name {}
+        #item
     }
 }
 
-fn settings(options: &Options, function: &Function, root: &TokenStream) -> TokenStream {
+fn settings(options: &Options, function: &Function, root: &Root) -> TokenStream {
     let name = function.signature.ident.unraw().to_string();
     let text = |value: &String| quote!(::core::option::Option::Some(#value));
     let number = |value: &u32| quote!(::core::option::Option::Some(#value));
@@ -222,11 +259,11 @@ fn settings(options: &Options, function: &Function, root: &TokenStream) -> Token
 }
 
 /// Asks every parameter but the payload whether it can work in this app.
-fn check(function: &Function, root: &TokenStream) -> TokenStream {
+fn check(function: &Function, root: &Root) -> TokenStream {
     let site = Span::mixed_site();
     let parameters = function.parameters();
     let checks = parameters.iter().skip(1).map(|Parameter { conditions, ty }| {
-        let check = quote_spanned!(ty.span()=> <#ty as #root::Extract>::check);
+        let check = member(ty, root, "Extract", "check");
         quote_spanned! {site=>
             #(#conditions)*
             if let ::core::result::Result::Err(__problem) = #check(__state) {
@@ -243,12 +280,12 @@ fn check(function: &Function, root: &TokenStream) -> TokenStream {
 }
 
 /// The parameters after the payload: how each is extracted into a variable, and the variables as arguments.
-fn extracted(function: &Function, root: &TokenStream, refuse: &TokenStream) -> (TokenStream, TokenStream) {
+fn extracted(function: &Function, root: &Root, refuse: &TokenStream) -> (TokenStream, TokenStream) {
     let site = Span::mixed_site();
     let (mut lets, mut arguments) = (TokenStream::new(), TokenStream::new());
     for (number, Parameter { conditions, ty }) in function.parameters().into_iter().enumerate().skip(1) {
         let variable = Ident::new(&format!("__parameter_{number}"), site);
-        let extract = quote_spanned!(ty.span()=> <#ty as #root::Extract>::extract);
+        let extract = member(ty, root, "Extract", "extract");
         lets.extend(quote_spanned! {site=>
             #(#conditions)*
             let #variable = match #extract(__cx) {
@@ -261,52 +298,57 @@ fn extracted(function: &Function, root: &TokenStream, refuse: &TokenStream) -> (
     (lets, arguments)
 }
 
-fn single(options: &Options, function: &Function, root: &TokenStream) -> TokenStream {
+fn single(options: &Options, function: &Function, root: &Root) -> TokenStream {
     let site = Span::mixed_site();
     let name = &function.signature.ident;
     let Some(payload) = function.parameters().into_iter().next() else {
         return TokenStream::new();
     };
-    let ty = payload.ty;
-    let from_payload = quote_spanned!(ty.span()=> <#ty as #root::FromPayload>::from_payload);
+    let from_payload = member(payload.ty, root, "FromPayload", "from_payload");
     let refuse = quote_spanned!(site=> #root::Outcome::Failed(__error));
     let (lets, arguments) = extracted(function, root, &refuse);
     let (method, more) = match &options.publish {
         None => (
-            output(function, &quote!(#root::IntoOutcome), "into_outcome"),
+            output(function, root, "IntoOutcome", "into_outcome"),
             TokenStream::new(),
         ),
         Some(publish) => {
             let topic = &publish.value;
             (
-                output(function, &quote!(#root::IntoReply), "into_reply"),
+                output(function, root, "IntoReply", "into_reply"),
                 quote_spanned!(site=> , #topic, __cx),
             )
         }
     };
+    let outcome = quote_spanned!(site=> #root::Outcome);
+    let inner = quote_spanned! {site=>
+        async fn #name(__cx: &#root::Context) -> #outcome {
+            let __payload = match #from_payload(__cx) {
+                ::core::result::Result::Ok(__value) => __value,
+                ::core::result::Result::Err(__error) => return #refuse,
+            };
+            #lets
+            #method(#name(__payload, #arguments).await #more)
+        }
+    };
+    let parameters = quote_spanned!(site=> __cx: &#root::Context);
+    let call = call(function, &parameters, &outcome, &quote_spanned!(site=> __cx));
     quote_spanned! {site=>
         #[automatically_derived]
-        impl #root::Single for #name {
-            async fn call(__cx: &#root::Context) -> #root::Outcome {
-                let __payload = match #from_payload(__cx) {
-                    ::core::result::Result::Ok(__value) => __value,
-                    ::core::result::Result::Err(__error) => return #refuse,
-                };
-                #lets
-                #method(#name(__payload, #arguments).await #more)
-            }
-        }
+        impl #name { #inner }
+        #[automatically_derived]
+        impl #root::Single for #name { #call }
     }
 }
 
-fn many(function: &Function, root: &TokenStream) -> TokenStream {
+fn many(function: &Function, root: &Root) -> TokenStream {
     let site = Span::mixed_site();
     let name = &function.signature.ident;
     let Some(payload) = function.parameters().into_iter().next() else {
         return TokenStream::new();
     };
-    let ty = payload.ty;
-    let batch = quote_spanned!(ty.span()=> <#ty as #root::FromBatch>);
+    let items = payload.ty;
+    let outcomes = quote_spanned!(site=> ::std::vec::Vec<#root::Outcome>);
     let refuse = quote_spanned! {site=>
         #root::IntoBatchOutcome::into_outcomes(
             ::core::result::Result::<(), #root::HandlerError>::Err(__error),
@@ -314,39 +356,63 @@ fn many(function: &Function, root: &TokenStream) -> TokenStream {
         )
     };
     let (lets, arguments) = extracted(function, root, &refuse);
-    let method = output(function, &quote!(#root::IntoBatchOutcome), "into_outcomes");
+    let method = output(function, root, "IntoBatchOutcome", "into_outcomes");
+    let parameters =
+        quote_spanned!(site=> __cx: &#root::Context, __items: #items, __count: ::core::primitive::usize);
+    let call = call(
+        function,
+        &parameters,
+        &outcomes,
+        &quote_spanned!(site=> __cx, __items, __count),
+    );
     quote_spanned! {site=>
         #[automatically_derived]
-        impl #root::Many for #name {
-            type Item = #batch::Item;
-            async fn call(
-                __cx: &#root::Context,
-                __items: ::std::vec::Vec<Self::Item>,
-            ) -> ::std::vec::Vec<#root::Outcome> {
-                let __count = __items.len();
+        impl #name {
+            async fn #name(#parameters) -> #outcomes {
                 #lets
-                #method(#name(#batch::from_items(__items), #arguments).await, __count)
+                #method(#name(__items, #arguments).await, __count)
             }
+        }
+        #[automatically_derived]
+        impl #root::Many for #name {
+            type Items = #items;
+            #call
         }
     }
 }
 
+/// The trait's function, which only hands on to one with the user's name: where the future is not `Send`, rustc then says
+/// so at that name and of that name.
+fn call(
+    function: &Function,
+    parameters: &TokenStream,
+    output: &TokenStream,
+    arguments: &TokenStream,
+) -> TokenStream {
+    let name = &function.signature.ident;
+    let future = quote_spanned! {name.span()=>
+        impl ::core::future::Future<Output = #output> + ::core::marker::Send
+    };
+    let inner = quote_spanned!(name.span()=> Self::#name(#arguments));
+    quote!(fn call(#parameters) -> #future { #inner })
+}
+
 /// The method of this trait that takes what the function returns, with the span of the return type.
-fn output(function: &Function, of: &TokenStream, method: &str) -> TokenStream {
+fn output(function: &Function, root: &Root, of: &str, method: &str) -> TokenStream {
     match &function.signature.output {
+        // Nothing was written: the name stands for it.
         ReturnType::Default => {
-            let method = Ident::new(method, Span::mixed_site());
-            quote_spanned!(Span::mixed_site()=> <() as #of>::#method)
+            let span = function.signature.ident.span();
+            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
+            quote_spanned!(span=> <() as #root::#of>::#method)
         }
         // `impl Trait` has no name to call it by.
         ReturnType::Type(_, ty) if is_opaque(ty) => {
-            let method = Ident::new(method, ty.span());
-            quote_spanned!(ty.span()=> #of::#method)
+            let span = ty.span();
+            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
+            quote_spanned!(span=> #root::#of::#method)
         }
-        ReturnType::Type(_, ty) => {
-            let method = Ident::new(method, ty.span());
-            quote_spanned!(ty.span()=> <#ty as #of>::#method)
-        }
+        ReturnType::Type(_, ty) => member(ty, root, of, method),
     }
 }
 
@@ -363,13 +429,13 @@ fn is_opaque(ty: &Type) -> bool {
 }
 
 /// Checks by its type, whatever its name, that the right parameters are an `Acker`.
-fn ackers(options: &Options, function: &Function, root: &TokenStream) -> TokenStream {
+fn ackers(options: &Options, function: &Function, root: &Root) -> TokenStream {
     let parameters = function.parameters();
     let parameters = parameters.iter().skip(1);
     match options.ack.as_ref().filter(|_| options.is_manual()) {
         Some(manual) => {
             let seen = parameters.map(|Parameter { conditions, ty }| {
-                let is_acker = quote_spanned!(ty.span()=> <#ty as #root::Extract>::IS_ACKER);
+                let is_acker = member(ty, root, "Extract", "IS_ACKER");
                 let twice = refusal(ty.span(), "a listener has one `Acker`: leave out this one");
                 quote!(#(#conditions)* if #is_acker { if __seen { #twice } __seen = true; })
             });
@@ -392,7 +458,7 @@ fn ackers(options: &Options, function: &Function, root: &TokenStream) -> TokenSt
                 "an `Acker` needs `ack = manual`: add it to the attribute, or leave out this parameter"
             };
             let each = parameters.map(|Parameter { conditions, ty }| {
-                let is_acker = quote_spanned!(ty.span()=> <#ty as #root::Extract>::IS_ACKER);
+                let is_acker = member(ty, root, "Extract", "IS_ACKER");
                 let refusal = refusal(ty.span(), text);
                 quote!(#(#conditions)* const _: () = if #is_acker { #refusal };)
             });

@@ -6,7 +6,7 @@ use super::queue::Item;
 use super::{Queue, Work};
 use crate::contract::{Delivery, Verdict};
 use crate::listener::{
-    AckMode, Acker, Batch, Context, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
+    AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
 use crate::middleware::{Decision, Next, What, guarded};
 
@@ -109,7 +109,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         match work
             .policy
             .admit(&cx.delivery)
-            .and_then(|()| L::Item::from_payload(&cx))
+            .and_then(|()| <L::Items as FromBatch>::Item::from_payload(&cx))
         {
             Ok(item) => {
                 contexts.push(cx);
@@ -119,7 +119,8 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         }
     }
     let Some(first) = contexts.first() else { return };
-    let outcomes = match guarded(L::call(first, items), work.options.timeout, &work.cut_off).await {
+    let call = L::call(first, L::Items::from_items(items), contexts.len());
+    let outcomes = match guarded(call, work.options.timeout, &work.cut_off).await {
         Ok(outcomes) => outcomes,
         Err(Outcome::Failed(error)) => {
             crate::listener::IntoBatchOutcome::into_outcomes(Err::<(), _>(error), contexts.len())

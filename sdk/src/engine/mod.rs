@@ -68,6 +68,11 @@ impl std::fmt::Debug for Registration {
 }
 
 /// What `#[listener]` makes of a function's name.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no listener",
+    label = "no function of this name has the attribute",
+    note = "write `#[listener(topic = \"…\")]` on an `async fn` of this name"
+)]
 pub trait Register {
     /// For an app.
     fn register(self) -> Registration;

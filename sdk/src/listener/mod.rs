@@ -35,10 +35,10 @@ pub trait Single: Listener {
 
 /// A listener that takes a batch.
 pub trait Many: Listener {
-    /// What each message is decoded to.
-    type Item: FromPayload;
+    /// The first parameter.
+    type Items: FromBatch;
 
-    /// Extracts the parameters from the first delivery and calls the function with all that decoded; an outcome for
-    /// each of `items`, in the same order. `items` is not empty, and the first context is the first item's.
-    fn call(first: &Context, items: Vec<Self::Item>) -> impl Future<Output = Vec<Outcome>> + Send;
+    /// Extracts the other parameters from the first delivery and calls the function with all that decoded; an outcome for
+    /// each of the `count` items, in the same order. There is at least one, and the first context is the first item's.
+    fn call(first: &Context, items: Self::Items, count: usize) -> impl Future<Output = Vec<Outcome>> + Send;
 }

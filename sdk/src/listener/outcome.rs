@@ -216,6 +216,7 @@ pub trait IntoReply {
     fn into_reply(self, topic: &'static str, cx: &Context) -> Outcome;
 }
 
+#[diagnostic::do_not_recommend]
 impl<M: Message + Serialize> IntoReply for M {
     fn into_reply(self, topic: &'static str, _cx: &Context) -> Outcome {
         match publisher::encode(&self) {

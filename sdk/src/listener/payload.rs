@@ -26,6 +26,8 @@ pub trait FromPayload: Sized + Send {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
+// Without this, an error of rustc names `Message` and `Deserialize`, once each, instead of what the notes above say.
+#[diagnostic::do_not_recommend]
 impl<T: Message + DeserializeOwned + Send> FromPayload for T {
     fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
         decode(cx)
