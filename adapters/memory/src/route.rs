@@ -68,8 +68,9 @@ impl State {
     /// Puts an admitted message into every queue of its route.
     pub(crate) fn place(&mut self, outgoing: Outgoing, route: Route) -> Receipt {
         let due = outgoing.not_before.and_then(clock::due);
+        let received = self.is_received(route);
         match route {
-            Route::Nowhere => return Receipt { received: false },
+            Route::Nowhere => (),
             Route::Inbox { topic, group } => {
                 let origin = return_path(&outgoing.message);
                 let entry = self.entry(topic, origin, outgoing.message);
@@ -87,7 +88,7 @@ impl State {
                 }
             }
         }
-        Receipt { received: true }
+        Receipt { received }
     }
 
     fn route(&mut self, name: &Arc<str>) -> Result<Route, Error> {

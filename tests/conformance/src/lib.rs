@@ -41,6 +41,7 @@ pub mod kit;
 mod run;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use postrider_contract::{Broker, Error};
 
@@ -56,6 +57,12 @@ pub trait Harness: Send + Sync + 'static {
 
     /// Connects one more instance of this application. All of them reach the same broker.
     async fn connect(&self, application: &str) -> Result<Arc<dyn Broker>, Error>;
+
+    /// How long the suite waits for what must happen; takeovers after a lost instance included, so leases and sessions
+    /// are set shorter than this.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(30)
+    }
 
     /// Restarts the broker, keeping its data, if the harness can; answers when it takes connections again.
     async fn restart(&self) -> bool {
@@ -76,10 +83,10 @@ macro_rules! cases {
     };
 }
 
-/// The tests of one group of cases.
-#[doc(hidden)]
+/// Expands to tests for a few cases of one group, such as `some_cases!(OwnBroker; lifecycle: broker_restart)`: for what
+/// must not run beside the others.
 #[macro_export]
-macro_rules! cases_of {
+macro_rules! some_cases {
     ($harness:expr; $group:ident: $($case:ident)*) => {
         $(
             #[test]

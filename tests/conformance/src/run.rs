@@ -36,6 +36,8 @@ pub fn run(harness: impl Harness, case: &'static str, body: impl FnOnce(Run) -> 
     match outcome {
         Ok(Ok(())) => (),
         Ok(Err(failed)) => std::panic::resume_unwind(failed.into_panic()),
-        Err(tokio::time::error::Elapsed { .. }) => panic!("{case} on {name}: not finished after {HARD_LIMIT:?}"),
+        Err(tokio::time::error::Elapsed { .. }) => {
+            panic!("{case} on {name}: not finished after {HARD_LIMIT:?}")
+        }
     }
 }
