@@ -82,7 +82,7 @@ impl Broker for MemoryBroker {
                     }
                 }
             }
-            state.wake();
+            state.queues.wake();
         }
         if !waiting.is_empty() {
             let attempt = |state: &mut State, (place, outgoing)| match self.connection.send(state, outgoing) {
@@ -113,8 +113,8 @@ impl Broker for MemoryBroker {
 
     async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
         self.connection.check_open()?;
-        let mut state = self.connection.hub.lock();
-        Ok(all.iter().map(|spec| status(&mut state, spec)).collect())
+        let state = self.connection.hub.lock();
+        Ok(all.iter().map(|spec| status(&state, spec)).collect())
     }
 
     async fn close(&self, _deadline: Duration) -> Result<(), Error> {
@@ -136,35 +136,27 @@ fn group_for(state: &mut State, spec: &Spec) -> Result<usize, Error> {
     })
 }
 
-fn status(state: &mut State, spec: &Spec) -> Status {
+fn status(state: &State, spec: &Spec) -> Status {
+    let topic = state.look(spec.topic()).map(|topic| &state.topics[topic]);
     let (mut waiting, mut retrying, mut unsettled) = (0, 0, 0);
-    let groups = state
-        .look(spec.topic())
-        .map(|topic| state.topics[topic].groups.clone());
-    for index in groups.into_iter().flatten() {
-        let Some(group) = state.groups[index]
-            .as_mut()
-            .filter(|group| group.name == spec.group)
-        else {
+    for &index in topic.into_iter().flat_map(|topic| &topic.groups) {
+        let Some(group) = state.queues.get(index).filter(|group| group.name == spec.group) else {
             continue;
         };
         let (from_topic, returning) = group.depths();
         waiting += from_topic;
         retrying += returning;
-        let held = |&member: &usize| {
-            state.consumers[member]
-                .as_ref()
-                .map_or(0, |member| member.unsettled() as u64)
-        };
-        unsettled += group.members.iter().map(held).sum::<u64>();
+        let members = group
+            .members
+            .iter()
+            .filter_map(|&member| state.consumers[member].as_ref());
+        unsettled += members.map(|member| member.unsettled() as u64).sum::<u64>();
     }
+    let dead = spec.dead_letter.as_ref();
     Status {
         waiting: Some(waiting),
         unsettled: Some(unsettled),
         retrying: Some(retrying),
-        dead: spec
-            .dead_letter
-            .as_ref()
-            .map(|topic| dead::count(state, topic, spec.topic(), &spec.group)),
+        dead: dead.map(|topic| dead::count(state, topic, spec.topic(), &spec.group)),
     }
 }

@@ -76,7 +76,7 @@ impl Connection {
                 state.end(index);
             }
         }
-        state.wake();
+        state.queues.wake();
         drop(state);
         self.hub.room.notify_waiters();
     }
@@ -111,7 +111,7 @@ impl Connection {
                     waiting.extend(attempt(&mut state, item));
                 }
                 state.starved |= !waiting.is_empty();
-                state.wake();
+                state.queues.wake();
             }
             if waiting.is_empty() {
                 return Ok(());

@@ -25,6 +25,7 @@ pub(crate) struct Consumer {
 }
 
 /// A place for an unsettled delivery. The generation tells its users apart, so that settling twice touches nothing.
+#[derive(Default)]
 struct Slot {
     generation: u32,
     entry: Option<Entry>,
@@ -54,54 +55,69 @@ impl Consumer {
         self.unsettled
     }
 
-    /// Keeps an entry until it is settled, and names it.
+    /// Keeps an entry until it is settled: names it, and lends it for what is delivered of it.
     #[inline]
-    pub(crate) fn hold(&mut self, entry: Entry) -> Token {
+    pub(crate) fn hold(&mut self, entry: Entry) -> (Token, &Entry) {
         self.unsettled += 1;
-        let index = match self.free.pop() {
-            Some(index) => index,
-            None => {
-                let slot = Slot {
-                    generation: 0,
-                    entry: None,
-                };
-                self.slots.push(slot);
-                (self.slots.len() - 1) as u32
-            }
-        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
         let slot = &mut self.slots[index as usize];
-        slot.entry = Some(entry);
-        Token {
+        let token = Token {
             lane: 0,
             epoch: self.epoch,
             seq: (u64::from(slot.generation) << 32) | u64::from(index),
-        }
+        };
+        (token, slot.entry.insert(entry))
     }
 
     /// Whether this token names something that is held.
-    #[inline]
     pub(crate) fn holds(&self, token: Token) -> bool {
         let slot = self.slots.get(token.seq as u32 as usize);
-        token.epoch == self.epoch
-            && slot.is_some_and(|slot| slot.generation == (token.seq >> 32) as u32 && slot.entry.is_some())
+        slot.is_some_and(|slot| slot.is_for(token)) && token.epoch == self.epoch
+    }
+
+    /// Drops what this token names; false where that is settled already or was never here.
+    #[inline]
+    pub(crate) fn acknowledge(&mut self, token: Token) -> bool {
+        match self.free(token) {
+            Some(slot) => {
+                slot.entry = None;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Gives up what this token names; `None` where that is settled already or was never here.
-    #[inline]
     pub(crate) fn let_go(&mut self, token: Token) -> Option<Entry> {
-        if !self.holds(token) {
-            return None;
-        }
+        self.free(token)?.entry.take()
+    }
+
+    /// The slot that this token names, on its way to be used again.
+    #[inline]
+    fn free(&mut self, token: Token) -> Option<&mut Slot> {
         let index = token.seq as u32;
         let slot = self.slots.get_mut(index as usize)?;
+        if !slot.is_for(token) || token.epoch != self.epoch {
+            return None;
+        }
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         self.unsettled -= 1;
-        slot.entry.take()
+        Some(slot)
     }
 
     /// Everything that is held.
     pub(crate) fn into_held(self) -> impl Iterator<Item = Entry> {
         self.slots.into_iter().filter_map(|slot| slot.entry)
+    }
+}
+
+impl Slot {
+    #[inline]
+    fn is_for(&self, token: Token) -> bool {
+        self.generation == (token.seq >> 32) as u32 && self.entry.is_some()
     }
 }

@@ -55,7 +55,7 @@ impl MemoryDeadLetters {
         if let Some(dead) = &mut state.topics[topic].dead {
             dead.remove(&position);
         }
-        state.wake();
+        state.queues.wake();
         Ok(())
     }
 }

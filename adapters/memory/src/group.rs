@@ -56,20 +56,19 @@ impl Group {
         }
     }
 
-    /// Adds a message at the end, or for later. True where its being due is the next thing to happen here.
-    pub(crate) fn push(&mut self, entry: Entry, due: Option<Instant>) -> bool {
+    /// Adds a message at the end.
+    #[inline]
+    pub(crate) fn push(&mut self, entry: Entry) {
         self.count_in(&entry);
-        match due {
-            None => {
-                self.ready.push_back(entry);
-                false
-            }
-            Some(due) => {
-                let first = self.next_due().is_none_or(|next| due < next);
-                self.later.push(ByDue { due, entry });
-                first
-            }
-        }
+        self.ready.push_back(entry);
+    }
+
+    /// Adds a message for later. True where its being due is the next thing to happen here.
+    pub(crate) fn push_later(&mut self, entry: Entry, due: Instant) -> bool {
+        self.count_in(&entry);
+        let first = self.next_due().is_none_or(|next| due < next);
+        self.later.push(ByDue { due, entry });
+        first
     }
 
     /// Takes a message back: it comes again before the others.
@@ -81,7 +80,13 @@ impl Group {
     /// The next message, if one is due.
     #[inline]
     pub(crate) fn take(&mut self) -> Option<Entry> {
-        let entry = match self.again.pop() {
+        // Asked first: popping an empty heap costs more than asking, and it is empty nearly always.
+        let again = if self.again.is_empty() {
+            None
+        } else {
+            self.again.pop()
+        };
+        let entry = match again {
             Some(ByPosition(entry)) => entry,
             None => self.ready.pop_front()?,
         };

@@ -49,12 +49,14 @@ mod consumer;
 mod dead;
 mod group;
 mod plan;
+mod queues;
 mod receiver;
 mod registry;
 mod route;
 mod settings;
 mod settler;
 mod state;
+mod topic;
 
 use std::sync::Arc;
 

@@ -30,7 +30,7 @@ impl State {
             for spec in all {
                 self.declare(spec);
             }
-            self.wake();
+            self.queues.wake();
         }
         Ok(())
     }
@@ -101,10 +101,7 @@ impl State {
 
     fn check_group(&self, spec: &Spec, mode: Topology, say: &mut dyn FnMut(String, &str)) {
         let (topic, name) = (&**spec.topic(), &*spec.group);
-        match self
-            .group(topic, name)
-            .and_then(|index| self.groups[index].as_ref())
-        {
+        match self.group(topic, name).and_then(|index| self.queues.get(index)) {
             Some(group) if group.order != spec.order && !group.members.is_empty() => say(
                 format!(
                     "group {name:?} on topic {topic:?} is running {}, this listener is {}",
@@ -125,13 +122,13 @@ impl State {
         let topic = self.topic(spec.topic());
         if let Some(dead) = &spec.dead_letter {
             let dead = self.topic(dead);
-            self.keep_dead(dead);
+            self.topics[dead].keep_dead();
         }
         if spec.sharing == Sharing::Broadcast {
             return;
         }
         if let Some(index) = self.group(spec.topic(), &spec.group) {
-            if let Some(group) = &mut self.groups[index] {
+            if let Some(group) = self.queues.get_mut(index) {
                 group.order = spec.order;
             }
             return;
@@ -139,7 +136,7 @@ impl State {
         let index = self.add_group(topic, spec);
         if spec.start == Start::Earliest {
             for (entry, due) in self.topics[topic].history.clone() {
-                self.enqueue(index, entry, due);
+                self.queues.enqueue(index, entry, due);
             }
         }
     }

@@ -46,7 +46,7 @@ impl MemoryReceiver {
         else {
             return Taken::Closed;
         };
-        let Some(group) = &mut state.groups[consumer.group] else {
+        let Some(group) = state.queues.get_mut(consumer.group) else {
             return Taken::Closed;
         };
         let max = max.min(consumer.room());
@@ -59,19 +59,18 @@ impl MemoryReceiver {
         let before = into.len();
         while into.len() - before < max {
             let Some(entry) = group.take() else { break };
-            let (origin, redeliveries, position) = (entry.origin, entry.redeliveries, entry.position);
-            let message = entry.message.clone();
+            let (token, entry) = consumer.hold(entry);
             into.push(Delivery {
-                token: consumer.hold(entry),
-                origin,
-                redeliveries: Some(redeliveries),
+                token,
+                origin: entry.origin,
+                redeliveries: Some(entry.redeliveries),
                 topic: group.topic.clone(),
                 position: Position {
                     partition: None,
-                    offset: position,
+                    offset: entry.position,
                     minor: None,
                 },
-                message,
+                message: entry.message.clone(),
             });
         }
         if into.len() == before {

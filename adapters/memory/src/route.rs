@@ -1,14 +1,11 @@
 //! From an address to the queues it names.
 
-use std::collections::BTreeMap;
 use std::str;
 use std::sync::Arc;
 
-use postrider_contract::{Address, Error, ErrorKind, Message, Origin, Outgoing, Receipt, names, return_path};
-use tokio::time::Instant;
+use postrider_contract::{Address, Error, ErrorKind, Origin, Outgoing, Receipt, names, return_path};
 
 use crate::clock;
-use crate::group::Entry;
 use crate::settings::config;
 use crate::state::State;
 
@@ -54,7 +51,7 @@ impl State {
         if let Route::Topic(topic) = route {
             let capacity = self.limits.capacity;
             let full =
-                |&index: &usize| matches!(&self.groups[index], Some(group) if group.queued() >= capacity);
+                |&index: &usize| matches!(self.queues.get(index), Some(group) if group.queued() >= capacity);
             if self.topics[topic].groups.iter().any(full) {
                 return Err(Refusal::Full);
             }
@@ -69,22 +66,22 @@ impl State {
     pub(crate) fn place(&mut self, outgoing: Outgoing, route: Route) -> Receipt {
         let due = outgoing.not_before.and_then(clock::due);
         let received = self.is_received(route);
+        let message = outgoing.message;
         match route {
             Route::Nowhere => (),
             Route::Inbox { topic, group } => {
-                let origin = return_path(&outgoing.message);
-                let entry = self.entry(topic, origin, outgoing.message);
-                self.enqueue(group, entry, due);
+                let entry = self.topics[topic].entry(return_path(&message), message);
+                self.queues.enqueue(group, entry, due);
             }
             Route::Topic(topic) => {
-                let entry = self.entry(topic, Origin::Topic, outgoing.message);
-                self.keep(topic, &entry, due);
-                let last = self.topics[topic].groups.len().saturating_sub(1);
-                for nth in 0..last {
-                    self.enqueue(self.topics[topic].groups[nth], entry.clone(), due);
-                }
-                if let Some(&group) = self.topics[topic].groups.last() {
-                    self.enqueue(group, entry, due);
+                let topic = &mut self.topics[topic];
+                let entry = topic.entry(Origin::Topic, message);
+                topic.keep(&entry, due, self.limits.retain);
+                if let Some((&last, others)) = topic.groups.split_last() {
+                    for &group in others {
+                        self.queues.enqueue(group, entry.clone(), due);
+                    }
+                    self.queues.enqueue(last, entry, due);
                 }
             }
         }
@@ -127,50 +124,6 @@ impl State {
             Route::Inbox { .. } => true,
             Route::Nowhere => false,
         }
-    }
-
-    fn entry(&mut self, topic: usize, origin: Origin, message: Message) -> Entry {
-        let position = self.topics[topic].next;
-        self.topics[topic].next += 1;
-        Entry {
-            position,
-            redeliveries: 0,
-            origin,
-            message,
-        }
-    }
-
-    /// What the topic itself keeps of a message.
-    fn keep(&mut self, topic: usize, entry: &Entry, due: Option<Instant>) {
-        let retain = self.limits.retain;
-        let topic = &mut self.topics[topic];
-        if retain > 0 {
-            if topic.history.len() >= retain {
-                topic.history.pop_front();
-            }
-            topic.history.push_back((entry.clone(), due));
-        }
-        if let Some(dead) = &mut topic.dead {
-            dead.insert(entry.position, entry.message.clone());
-        }
-    }
-
-    pub(crate) fn enqueue(&mut self, index: usize, entry: Entry, due: Option<Instant>) {
-        let Some(group) = &mut self.groups[index] else {
-            return;
-        };
-        if group.push(entry, due) {
-            // Everyone who sleeps until something later must wake earlier now.
-            group.wake.notify_waiters();
-        }
-        if due.is_none() {
-            self.touch(index);
-        }
-    }
-
-    /// Makes a topic keep its messages for browsing.
-    pub(crate) fn keep_dead(&mut self, topic: usize) {
-        self.topics[topic].dead.get_or_insert_with(BTreeMap::new);
     }
 }
 

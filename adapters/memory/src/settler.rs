@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use postrider_contract::{Settled, Settlement, Settler, Token, Verdict, async_trait};
+use postrider_contract::{Outgoing, Settled, Settlement, Settler, Token, Verdict, async_trait};
 use tokio::sync::Notify;
 
 use crate::connection::Connection;
@@ -24,7 +24,7 @@ pub(crate) struct Handle {
 impl Handle {
     pub(crate) fn new(connection: Arc<Connection>, state: &State, index: usize, group: usize) -> Self {
         let consumer = state.consumers[index].as_ref();
-        let group = state.groups[group].as_ref();
+        let group = state.queues.get(group);
         Self {
             connection,
             index,
@@ -40,7 +40,9 @@ impl Drop for Handle {
         let mut state = self.connection.hub.lock();
         if state.consumer(self.index, self.epoch).is_some() {
             state.end(self.index);
-            state.wake();
+            state.queues.wake();
+            // The copy of a broadcast instance is gone, and publishers may have waited for room in it.
+            self.connection.hub.room.notify_waiters();
         }
     }
 }
@@ -54,54 +56,61 @@ impl MemorySettler {
         Self { handle }
     }
 
-    /// Carries out one settlement under the lock, copies and acknowledgement as one; hands it back where a queue is full.
-    fn settle_one(&self, state: &mut State, mut settlement: Settlement) -> Result<Settled, Settlement> {
-        let token = settlement.token;
+    /// What most settlements are.
+    #[inline]
+    fn acknowledge(&self, state: &mut State, token: Token) -> Settled {
+        let consumer = state.consumer(self.handle.index, self.handle.epoch);
+        if consumer.is_some_and(|consumer| consumer.acknowledge(token)) {
+            Settled::Done
+        } else {
+            Settled::Stale
+        }
+    }
+
+    /// Carries out one settlement under the lock; hands it back where a queue is full.
+    fn settle_one(&self, state: &mut State, settlement: Settlement) -> Result<Settled, Settlement> {
+        let Settlement { token, verdict } = settlement;
+        match verdict {
+            Verdict::Ack { emit } => self.emit(state, token, emit),
+            Verdict::Release => Ok(self.release(state, token)),
+        }
+    }
+
+    fn release(&self, state: &mut State, token: Token) -> Settled {
         let Some(consumer) = state.consumer(self.handle.index, self.handle.epoch) else {
+            return Settled::Stale;
+        };
+        let group = consumer.group;
+        let Some(entry) = consumer.let_go(token) else {
+            return Settled::Stale;
+        };
+        state.queues.give_back(group, [entry]);
+        Settled::Done
+    }
+
+    /// Copies and acknowledgement as one: nobody sees the one without the other.
+    fn emit(&self, state: &mut State, token: Token, emit: Vec<Outgoing>) -> Result<Settled, Settlement> {
+        let consumer = state.consumer(self.handle.index, self.handle.epoch);
+        if !consumer.is_some_and(|consumer| consumer.holds(token)) {
             return Ok(Settled::Stale);
-        };
-        match &mut settlement.verdict {
-            Verdict::Ack { emit } if emit.is_empty() => {
-                let settled = consumer.let_go(token).is_some();
-                return Ok(if settled { Settled::Done } else { Settled::Stale });
-            }
-            Verdict::Release => {
-                let group = consumer.group;
-                let Some(entry) = consumer.let_go(token) else {
-                    return Ok(Settled::Stale);
-                };
-                if let Some(queues) = &mut state.groups[group] {
-                    queues.give_back(entry);
-                }
-                state.touch(group);
-                return Ok(Settled::Done);
-            }
-            Verdict::Ack { .. } if !consumer.holds(token) => return Ok(Settled::Stale),
-            Verdict::Ack { .. } => (),
         }
-        let Verdict::Ack { emit } = &settlement.verdict else {
-            return Ok(Settled::Done);
-        };
         let max_payload = self.handle.connection.capabilities.max_payload;
-        let routes: Result<Vec<_>, _> = emit
-            .iter()
-            .map(|outgoing| state.admit(outgoing, max_payload))
-            .collect();
-        match routes {
-            Err(Refusal::Full) => return Err(settlement),
-            Err(Refusal::Error(error)) => return Ok(Settled::Failed(settlement, error)),
-            Ok(routes) => {
-                if let Verdict::Ack { emit } = settlement.verdict {
-                    for (outgoing, route) in emit.into_iter().zip(routes) {
-                        state.place(outgoing, route);
-                    }
-                }
+        let admit = |outgoing| state.admit(outgoing, max_payload);
+        let routes = match emit.iter().map(admit).collect::<Result<Vec<_>, _>>() {
+            Ok(routes) => routes,
+            Err(refusal) => {
+                let verdict = Verdict::Ack { emit };
+                let settlement = Settlement { token, verdict };
+                return match refusal {
+                    Refusal::Full => Err(settlement),
+                    Refusal::Error(error) => Ok(Settled::Failed(settlement, error)),
+                };
             }
+        };
+        for (outgoing, route) in emit.into_iter().zip(routes) {
+            state.place(outgoing, route);
         }
-        if let Some(consumer) = state.consumer(self.handle.index, self.handle.epoch) {
-            consumer.let_go(token);
-        }
-        Ok(Settled::Done)
+        Ok(self.acknowledge(state, token))
     }
 
     /// The end of a call under the lock: whoever can go on is woken.
@@ -112,7 +121,7 @@ impl MemorySettler {
             consumer.full = false;
             consumer.wake.notify_one();
         }
-        state.wake();
+        state.queues.wake();
     }
 }
 
@@ -123,6 +132,12 @@ impl Settler for MemorySettler {
         {
             let mut state = self.handle.connection.hub.lock();
             for settlement in batch.drain(..) {
+                if let Verdict::Ack { emit } = &settlement.verdict
+                    && emit.is_empty()
+                {
+                    out.push(self.acknowledge(&mut state, settlement.token));
+                    continue;
+                }
                 match self.settle_one(&mut state, settlement) {
                     Ok(settled) => out.push(settled),
                     Err(settlement) => {

@@ -1,17 +1,17 @@
 //! The broker itself: one lock, taken once for a batch.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::mem;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use postrider_contract::{Message, Order, Sharing, Spec};
+use postrider_contract::{Order, Sharing, Spec};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::consumer::Consumer;
 use crate::group::{Entry, Group};
+use crate::queues::{Queues, insert};
 use crate::route::is_dead_letter_topic;
 use crate::settings::Limits;
+use crate::topic::Topic;
 
 /// What all instances share.
 pub(crate) struct Hub {
@@ -25,28 +25,15 @@ pub(crate) struct Hub {
 pub(crate) struct State {
     pub(crate) limits: Limits,
     pub(crate) topics: Vec<Topic>,
-    pub(crate) groups: Vec<Option<Group>>,
+    pub(crate) queues: Queues,
     pub(crate) consumers: Vec<Option<Consumer>>,
     /// Publishers wait for room.
     pub(crate) starved: bool,
     names: HashMap<Arc<str>, usize>,
     /// The topic that was looked up last: publishers mostly name the same one again.
     recent: Option<(Arc<str>, usize)>,
-    /// Groups to wake at the end of this call.
-    touched: Vec<usize>,
     /// Rises with every connection and subscription.
     count: u32,
-}
-
-/// A topic and who receives it.
-#[derive(Default)]
-pub(crate) struct Topic {
-    pub(crate) groups: Vec<usize>,
-    pub(crate) next: u64,
-    /// The newest messages, for groups to come.
-    pub(crate) history: VecDeque<(Entry, Option<Instant>)>,
-    /// All messages of a dead-letter topic by position, beside what its groups get.
-    pub(crate) dead: Option<BTreeMap<u64, Message>>,
 }
 
 impl Hub {
@@ -54,12 +41,11 @@ impl Hub {
         let state = State {
             limits,
             topics: Vec::new(),
-            groups: Vec::new(),
+            queues: Queues::default(),
             consumers: Vec::new(),
             starved: false,
             names: HashMap::new(),
             recent: None,
-            touched: Vec::new(),
             count: 0,
         };
         Self {
@@ -104,10 +90,10 @@ impl State {
         if let Some(index) = self.find(name) {
             return index;
         }
-        let topic = Topic {
-            dead: is_dead_letter_topic(name).then(BTreeMap::new),
-            ..Topic::default()
-        };
+        let mut topic = Topic::default();
+        if is_dead_letter_topic(name) {
+            topic.keep_dead();
+        }
         self.topics.push(topic);
         let index = self.topics.len() - 1;
         self.names.insert(name.clone(), index);
@@ -117,15 +103,18 @@ impl State {
     /// The shared group of this name on a topic.
     pub(crate) fn group(&self, topic: &str, name: &str) -> Option<usize> {
         let topic = &self.topics[self.look(topic)?];
-        let shared = |&&index: &&usize| matches!(&self.groups[index], Some(group) if !group.private && *group.name == *name);
-        topic.groups.iter().find(shared).copied()
+        let shared = |&index: &usize| {
+            let group = self.queues.get(index);
+            group.is_some_and(|group| !group.private && *group.name == *name)
+        };
+        topic.groups.iter().copied().find(shared)
     }
 
     /// Makes a group that receives what is published from now on.
     pub(crate) fn add_group(&mut self, topic: usize, spec: &Spec) -> usize {
         let private = spec.sharing == Sharing::Broadcast;
         let group = Group::new(spec.topic().clone(), spec.group.clone(), spec.order, private);
-        let index = insert(&mut self.groups, group);
+        let index = self.queues.add(group);
         self.topics[topic].groups.push(index);
         index
     }
@@ -134,7 +123,7 @@ impl State {
     pub(crate) fn add_consumer(&mut self, group: usize, owner: u64, limit: u32) -> usize {
         let epoch = self.number();
         let index = insert(&mut self.consumers, Consumer::new(epoch, owner, group, limit));
-        if let Some(group) = &mut self.groups[group] {
+        if let Some(group) = self.queues.get_mut(group) {
             group.members.push(index);
         }
         index
@@ -156,7 +145,7 @@ impl State {
         };
         let group = consumer.group;
         consumer.wake.notify_one();
-        let Some(queues) = &mut self.groups[group] else {
+        let Some(queues) = self.queues.get_mut(group) else {
             return;
         };
         queues.members.retain(|&member| member != index);
@@ -164,12 +153,8 @@ impl State {
             for topic in &mut self.topics {
                 topic.groups.retain(|&other| other != group);
             }
-            self.groups[group] = None;
+            self.queues.remove(group);
             return;
-        }
-        for mut entry in consumer.into_held() {
-            entry.redeliveries += 1;
-            queues.give_back(entry);
         }
         if queues.order == Order::ByKey
             && let Some(next) = queues.members.first().copied()
@@ -177,39 +162,10 @@ impl State {
         {
             next.wake.notify_one();
         }
-        self.touch(group);
-    }
-
-    /// Notes that a group may have something to take.
-    #[inline]
-    pub(crate) fn touch(&mut self, index: usize) {
-        if let Some(group) = &mut self.groups[index]
-            && !mem::replace(&mut group.touched, true)
-        {
-            self.touched.push(index);
-        }
-    }
-
-    /// Wakes one subscription of every group that was touched.
-    pub(crate) fn wake(&mut self) {
-        while let Some(index) = self.touched.pop() {
-            if let Some(group) = &mut self.groups[index] {
-                group.touched = false;
-                group.wake.notify_one();
-            }
-        }
-    }
-}
-
-fn insert<T>(places: &mut Vec<Option<T>>, value: T) -> usize {
-    match places.iter().position(Option::is_none) {
-        Some(free) => {
-            places[free] = Some(value);
-            free
-        }
-        None => {
-            places.push(Some(value));
-            places.len() - 1
-        }
+        let again = consumer.into_held().map(|entry| Entry {
+            redeliveries: entry.redeliveries + 1,
+            ..entry
+        });
+        self.queues.give_back(group, again);
     }
 }
