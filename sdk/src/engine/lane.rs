@@ -1,8 +1,11 @@
 //! A lane: one line of work. Takes deliveries, runs the pipeline around the handler, and leaves verdicts.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::queue::Item;
+use super::settles::Verdicts;
 use super::{Queue, Work};
 use crate::contract::{Delivery, Verdict};
 use crate::listener::{
@@ -10,57 +13,95 @@ use crate::listener::{
 };
 use crate::middleware::{Decision, Next, What, guarded};
 
+/// How many a lane takes at once where others wait for work too.
+const SHARED_CHUNK: usize = 16;
+
 /// The whole loop of a lane for a listener that takes one message at a time.
 pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
-    let queue = &work.queues[queue];
-    while let Some(item) = queue.pop().await {
-        handle::<L>(&work, queue, item).await;
+    let most = if work.options.concurrency == 1 { usize::MAX } else { SHARED_CHUNK };
+    let mut lane = Lane { work: &work, queue: &work.queues[queue], chunk: VecDeque::new(), verdicts: Verdicts::default() };
+    loop {
+        lane.queue.pop_chunk(most, &mut lane.chunk).await;
+        if lane.chunk.is_empty() {
+            return;
+        }
+        while let Some(item) = lane.chunk.pop_front() {
+            lane.handle::<L>(item).await;
+        }
+        lane.settle();
     }
 }
 
-async fn handle<L: Single>(work: &Arc<Work>, queue: &Queue, item: Item) {
-    let Item { delivery, attempt } = item;
-    if let Err(refused) = work.policy.admit(&delivery) {
-        return finish(work, queue, delivery, attempt, Outcome::Failed(refused));
-    }
-    if !admitted_by_rate(work, 1).await {
-        return finish(work, queue, delivery, attempt, Outcome::Release);
-    }
-    let mut cx = Context::new(delivery, work.scope.clone());
-    cx.attempt = attempt;
-    if work.options.ack == AckMode::Manual {
-        cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
-    }
-    let outcome = match call::<L>(work, &cx).await {
-        Ok(outcome) | Err(outcome) => outcome,
-    };
-    let Context { delivery, acker, .. } = cx;
-    match acker {
-        None => finish(work, queue, delivery, attempt, outcome),
-        Some(acker) if acker.close() => finish(work, queue, delivery, attempt, unsettled(outcome)),
-        Some(_) => {
-            if let Outcome::Failed(error) = outcome {
-                tracing::warn!(
-                    listener = %work.scope.listener, topic = %delivery.topic,
-                    "the handler failed after it had settled; it is not tried again: {error}",
-                );
+/// One line of work: what it has taken and not started, and verdicts it has not handed on.
+struct Lane<'a> {
+    work: &'a Arc<Work>,
+    queue: &'a Queue,
+    chunk: VecDeque<Item>,
+    verdicts: Verdicts,
+}
+
+impl Lane<'_> {
+    async fn handle<L: Single>(&mut self, item: Item) {
+        let work = self.work;
+        let Item { delivery, attempt } = item;
+        if let Err(refused) = work.policy.admit(&delivery) {
+            return self.finish(delivery, attempt, Outcome::Failed(refused));
+        }
+        if work.limiter.is_some() {
+            self.wait();
+            if !admitted_by_rate(work, 1).await {
+                return self.finish(delivery, attempt, Outcome::Release);
+            }
+        }
+        let mut cx = Context::new(delivery, attempt, work.scope.clone());
+        if work.options.ack == AckMode::Manual {
+            cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
+        }
+        let outcome = self.call::<L>(&cx).await;
+        let Context { delivery, acker, .. } = cx;
+        match acker {
+            None => self.finish(delivery, attempt, outcome),
+            Some(acker) if acker.close() => self.finish(delivery, attempt, unsettled(outcome)),
+            Some(_) => {
+                if let Outcome::Failed(error) = outcome {
+                    tracing::warn!(
+                        listener = %work.scope.listener, topic = %delivery.topic,
+                        "the handler failed after it had settled; it is not tried again: {error}",
+                    );
+                }
             }
         }
     }
-}
 
-async fn call<L: Single>(work: &Work, cx: &Context) -> Result<Outcome, Outcome> {
-    let Work {
-        options,
-        cut_off,
-        middleware,
-        ..
-    } = work;
-    if middleware.is_empty() {
-        return guarded(L::call(cx), options.timeout, cut_off).await;
+    async fn call<L: Single>(&mut self, cx: &Context) -> Outcome {
+        let Work { options, cut_off, middleware, .. } = &**self.work;
+        let ended = if middleware.is_empty() {
+            guarded(L::call(cx), options.timeout, cut_off, || self.wait()).await
+        } else {
+            let next = Next::new(middleware, &|cx| Box::pin(L::call(cx)));
+            guarded(next.run(cx), options.timeout, cut_off, || self.wait()).await
+        };
+        match ended {
+            Ok(outcome) | Err(outcome) => outcome,
+        }
     }
-    let next = Next::new(middleware, &|cx| Box::pin(L::call(cx)));
-    guarded(next.run(cx), options.timeout, cut_off).await
+
+    /// Before waiting: others may have what was not started, and no verdict waits with it.
+    fn wait(&mut self) {
+        self.settle();
+        self.queue.put_back(&mut self.chunk);
+    }
+
+    fn settle(&mut self) {
+        self.work.settles.push_all(&mut self.verdicts);
+    }
+
+    fn finish(&mut self, delivery: Delivery, attempt: u32, outcome: Outcome) {
+        match self.work.policy.decide(&delivery, attempt, outcome) {
+            Decision::Settle(what, verdict) => self.verdicts.add(delivery.token, what, verdict),
+            Decision::Hold(wait) => hold(self.work, self.queue, Item { delivery, attempt }, wait),
+        }
+    }
 }
 
 /// A manual handler that ended without settling failed, whatever it returned.
@@ -79,9 +120,9 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
     let queue = &work.queues[queue];
     let Batch { size, wait } = work.options.batch.unwrap_or(Batch {
         size: 1,
-        wait: std::time::Duration::ZERO,
+        wait: Duration::ZERO,
     });
-    let mut gathered = Vec::with_capacity(size as usize);
+    let mut gathered = VecDeque::with_capacity(size as usize);
     loop {
         queue.pop_many(size as usize, wait, &mut gathered).await;
         if gathered.is_empty() {
@@ -91,7 +132,7 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
     }
 }
 
-async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Vec<Item>) {
+async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Item>) {
     if !admitted_by_rate(work, gathered.len()).await {
         for Item { delivery, attempt } in gathered.drain(..) {
             finish(work, queue, delivery, attempt, Outcome::Release);
@@ -104,8 +145,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         Vec::with_capacity(gathered.len()),
     );
     for Item { delivery, attempt } in gathered.drain(..) {
-        let mut cx = Context::new(delivery, work.scope.clone());
-        cx.attempt = attempt;
+        let cx = Context::new(delivery, attempt, work.scope.clone());
         match work
             .policy
             .admit(&cx.delivery)
@@ -120,7 +160,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     }
     let Some(first) = contexts.first() else { return };
     let call = L::call(first, L::Items::from_items(items), contexts.len());
-    let outcomes = match guarded(call, work.options.timeout, &work.cut_off).await {
+    let outcomes = match guarded(call, work.options.timeout, &work.cut_off, || ()).await {
         Ok(outcomes) => outcomes,
         Err(Outcome::Failed(error)) => {
             crate::listener::IntoBatchOutcome::into_outcomes(Err::<(), _>(error), contexts.len())
@@ -150,22 +190,18 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
 fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
     match work.policy.decide(&delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
+        Decision::Hold(wait) => hold(work, queue, Item { delivery, attempt }, wait),
+    }
+}
+
+/// Keeps a failed delivery in the process for its next attempt.
+fn hold(work: &Work, queue: &Queue, item: Item, wait: Duration) {
+    let token = item.delivery.token;
+    if work.settles.is_revoked(token.lane) {
         // Whoever has the lane now gets it again: it must not be handled here too.
-        Decision::Hold(_) if work.settles.is_revoked(delivery.token.lane) => {
-            work.settles.done(std::iter::once(delivery.token));
-        }
-        Decision::Hold(wait) => {
-            if let Some(item) = queue.hold(
-                Item {
-                    delivery,
-                    attempt: attempt + 1,
-                },
-                wait,
-            ) {
-                work.settles
-                    .push(item.delivery.token, What::Released, Verdict::Release);
-            }
-        }
+        work.settles.done(&[token]);
+    } else if let Some(item) = queue.hold(Item { attempt: item.attempt + 1, ..item }, wait) {
+        work.settles.push(item.delivery.token, What::Released, Verdict::Release);
     }
 }
 

@@ -48,6 +48,14 @@ enum Line {
     One(Token),
 }
 
+/// What a look into the queue gave.
+enum Pop {
+    Taken,
+    Closed,
+    /// When the next held item is due.
+    Empty(Option<Instant>),
+}
+
 struct Held {
     due: Instant,
     items: VecDeque<Item>,
@@ -90,41 +98,75 @@ impl Queue {
         None
     }
 
-    /// The next item; `None` once closed.
-    pub(crate) async fn pop(&self) -> Option<Item> {
+    /// Waits until there is something and takes up to `most` items into an empty `chunk`; one alone where order or held
+    /// items must be looked at for each. Leaves it empty once closed.
+    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Item>) {
         loop {
-            // Made before the look, so that a change after the look is not missed.
+            if !matches!(self.try_pop(most, chunk), Pop::Empty(_)) {
+                return;
+            }
+            // Made before the second look, so that a change after that look is not missed.
             let changed = self.changed.notified();
-            let due = {
-                let mut inner = self.lock();
-                if inner.closed {
-                    return None;
-                }
-                match self.take(&mut inner) {
-                    Ok(item) => return Some(item),
-                    Err(due) => due,
-                }
-            };
-            match due {
-                None => changed.await,
-                Some(due) => tokio::select! { () = changed => {}, () = sleep_until(due) => {} },
+            match self.try_pop(most, chunk) {
+                Pop::Taken | Pop::Closed => return,
+                Pop::Empty(None) => changed.await,
+                Pop::Empty(Some(due)) => tokio::select! { () = changed => {}, () = sleep_until(due) => {} },
             }
         }
     }
 
-    /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Empty once closed.
-    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, into: &mut Vec<Item>) {
-        let Some(first) = self.pop().await else { return };
-        into.push(first);
-        let gather = async {
-            while into.len() < size {
-                match self.pop().await {
-                    Some(item) => into.push(item),
-                    None => break,
+    fn try_pop(&self, most: usize, chunk: &mut VecDeque<Item>) -> Pop {
+        let mut inner = self.lock();
+        if inner.closed {
+            return Pop::Closed;
+        }
+        if self.ordered || !inner.held.is_empty() {
+            return match self.take(&mut inner) {
+                Ok(item) => {
+                    chunk.push_back(item);
+                    Pop::Taken
                 }
+                Err(due) => Pop::Empty(due),
+            };
+        }
+        match inner.ready.len() {
+            0 => return Pop::Empty(None),
+            waiting if waiting <= most => std::mem::swap(&mut inner.ready, chunk),
+            _ => chunk.extend(inner.ready.drain(..most)),
+        }
+        Pop::Taken
+    }
+
+    /// Puts what was taken and not started back before everything else.
+    pub(crate) fn put_back(&self, chunk: &mut VecDeque<Item>) {
+        if chunk.is_empty() {
+            return;
+        }
+        let mut inner = self.lock();
+        chunk.append(&mut inner.ready);
+        std::mem::swap(&mut inner.ready, chunk);
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Leaves it empty once
+    /// closed.
+    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, chunk: &mut VecDeque<Item>) {
+        self.pop_chunk(size, chunk).await;
+        if chunk.is_empty() {
+            return;
+        }
+        let gather = async {
+            let mut more = VecDeque::new();
+            while chunk.len() < size {
+                self.pop_chunk(size - chunk.len(), &mut more).await;
+                if more.is_empty() {
+                    break;
+                }
+                chunk.append(&mut more);
             }
         };
-        // The deadline ends the waiting; what was gathered stays gathered, since `pop` takes nothing before it is ready.
+        // The deadline ends the waiting; what was gathered stays gathered, since nothing is taken before it is ready.
         let _ = tokio::time::timeout(wait, gather).await;
     }
 
@@ -236,8 +278,28 @@ mod tests {
         }
     }
 
+    async fn pop(queue: &Queue) -> Option<Item> {
+        let mut one = VecDeque::new();
+        queue.pop_chunk(1, &mut one).await;
+        one.pop_front()
+    }
+
     async fn next(queue: &Queue) -> u64 {
-        queue.pop().await.unwrap().delivery.token.seq
+        pop(queue).await.unwrap().delivery.token.seq
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_comes_before_the_rest() {
+        let queue = Queue::new(false);
+        queue.push((0..4).map(|seq| delivery(seq, "a")));
+        let mut chunk = VecDeque::new();
+        queue.pop_chunk(3, &mut chunk).await;
+        assert_eq!(chunk.pop_front().map(|item| item.delivery.token.seq), Some(0));
+        queue.push([delivery(4, "a")].into_iter());
+        queue.put_back(&mut chunk);
+        for expected in 1..5 {
+            assert_eq!(next(&queue).await, expected);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -252,14 +314,14 @@ mod tests {
             ]
             .into_iter(),
         );
-        let mut first = queue.pop().await.unwrap();
+        let mut first = pop(&queue).await.unwrap();
         first.attempt += 1;
         assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(next(&queue).await, 2);
         queue.push([delivery(4, "a"), delivery(5, "b")].into_iter());
         assert_eq!(next(&queue).await, 5);
         let begin = Instant::now();
-        let again = queue.pop().await.unwrap();
+        let again = pop(&queue).await.unwrap();
         assert_eq!(
             (again.delivery.token.seq, again.attempt, begin.elapsed()),
             (0, 2, Duration::from_secs(1))
@@ -273,7 +335,7 @@ mod tests {
     async fn unordered_items_are_held_alone() {
         let queue = Queue::new(false);
         queue.push([delivery(0, "a"), delivery(1, "a")].into_iter());
-        let first = queue.pop().await.unwrap();
+        let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(next(&queue).await, 1);
         assert_eq!(next(&queue).await, 0);
@@ -283,7 +345,7 @@ mod tests {
     async fn a_batch_waits_no_longer_than_told() {
         let queue = Queue::new(false);
         queue.push((0..5).map(|seq| delivery(seq, "a")));
-        let mut batch = Vec::new();
+        let mut batch = VecDeque::new();
         queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
         assert_eq!(batch.len(), 3);
         batch.clear();
@@ -296,10 +358,10 @@ mod tests {
     async fn discarding_and_closing_leave_nothing_behind() {
         let queue = Queue::new(true);
         queue.push((0..6).map(|seq| delivery(seq, "a")));
-        let first = queue.pop().await.unwrap();
+        let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(queue.discard(&[0]).len(), 3);
         assert_eq!(queue.close().len(), 3);
-        assert!(queue.pop().await.is_none());
+        assert!(pop(&queue).await.is_none());
     }
 }

@@ -7,11 +7,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::settles::Verdicts;
 use super::{Lane, ListenerState, Work};
 use crate::contract::{
     Backoff, Delivery, Error, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
 };
-use crate::middleware::What;
+use crate::middleware::{Tally, What};
+
 
 /// What is tried again when it could not be settled waits between these.
 const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
@@ -201,20 +203,19 @@ fn give_back(work: &Work) {
 
 /// Carries verdicts to the broker, all that have arrived at once, and tries again what it could not carry out.
 async fn settle(work: &Work, settler: &dyn Settler) {
-    let (mut batch, mut whats, mut answers) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut verdicts, mut answers) = (Verdicts::default(), Vec::new());
     let (mut tokens, mut done) = (Vec::new(), Vec::new());
     let mut failed: Vec<(Settlement, What)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
     loop {
-        let open = work.settles.take(&mut batch, &mut whats);
+        let open = work.settles.take(&mut verdicts);
         if again.is_some_and(|at| at <= Instant::now()) {
             again = None;
-            for (settlement, what) in failed.drain(..) {
-                batch.push(settlement);
-                whats.push(what);
+            for (Settlement { token, verdict }, what) in failed.drain(..) {
+                verdicts.add(token, what, verdict);
             }
         }
-        if batch.is_empty() {
+        if verdicts.batch.is_empty() {
             // Past the deadline what cannot be settled is left to the broker, which delivers it again.
             if !open && (failed.is_empty() || work.cut_off.is_cancelled()) {
                 return;
@@ -226,23 +227,26 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             }
             continue;
         }
-        tokens.extend(batch.iter().map(|settlement| settlement.token));
-        settler.settle(&mut batch, &mut answers).await;
-        batch.clear();
+        tokens.extend(verdicts.batch.iter().map(|settlement| settlement.token));
+        settler.settle(&mut verdicts.batch, &mut answers).await;
+        verdicts.batch.clear();
         let mut reason = None;
-        for ((answer, what), token) in answers.drain(..).zip(whats.drain(..)).zip(tokens.drain(..)) {
+        let mut tally = Tally::default();
+        for ((answer, what), token) in answers.drain(..).zip(verdicts.whats.drain(..)).zip(tokens.drain(..)) {
             match answer {
                 Settled::Failed(settlement, error) => {
                     failed.push((settlement, what));
                     reason = Some(error);
                     continue;
                 }
-                Settled::Stale => work.meter.stale(),
-                _ => work.meter.settled(what),
+                Settled::Stale => tally.stale += 1,
+                _ => tally.settled[what as usize] += 1,
             }
             done.push(token);
         }
-        work.settles.done(done.drain(..));
+        work.meter.settled(&tally);
+        work.settles.done(&done);
+        done.clear();
         match reason {
             Some(error) => {
                 failures += 1;

@@ -1,6 +1,6 @@
 //! Verdicts on their way to the broker, and the count of what is unsettled.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -19,13 +19,26 @@ pub(crate) struct Settles {
     leased: bool,
 }
 
+/// Verdicts with what each was for, side by side: the adapter takes the one, the counters the other.
+#[derive(Default)]
+pub(crate) struct Verdicts {
+    pub(crate) batch: Vec<Settlement>,
+    pub(crate) whats: Vec<What>,
+}
+
+impl Verdicts {
+    pub(crate) fn add(&mut self, token: Token, what: What, verdict: Verdict) {
+        self.batch.push(Settlement { token, verdict });
+        self.whats.push(what);
+    }
+}
+
 #[derive(Default)]
 struct Inner {
-    batch: Vec<Settlement>,
-    whats: Vec<What>,
+    verdicts: Verdicts,
     closed: bool,
-    /// How many are unsettled in each lane of the adapter.
-    lanes: HashMap<u32, usize>,
+    /// How many are unsettled in each lane of the adapter: few lanes, looked through from the last used.
+    lanes: Vec<(u32, usize)>,
     unsettled: usize,
     tokens: BTreeSet<Token>,
     /// Lanes that were revoked and still hold something.
@@ -47,7 +60,7 @@ impl Settles {
         let mut inner = self.lock();
         inner.unsettled += deliveries.len();
         for same_lane in deliveries.chunk_by(|a, b| a.token.lane == b.token.lane) {
-            *inner.lanes.entry(same_lane[0].token.lane).or_default() += same_lane.len();
+            *inner.unsettled_in(same_lane[0].token.lane) += same_lane.len();
         }
         if self.leased {
             inner
@@ -59,33 +72,53 @@ impl Settles {
     /// A verdict.
     pub(crate) fn push(&self, token: Token, what: What, verdict: Verdict) {
         let mut inner = self.lock();
-        inner.batch.push(Settlement { token, verdict });
-        inner.whats.push(what);
-        let first = inner.batch.len() == 1;
+        inner.verdicts.add(token, what, verdict);
+        self.announce(inner, 1);
+    }
+
+    /// Several verdicts; leaves `verdicts` empty.
+    pub(crate) fn push_all(&self, verdicts: &mut Verdicts) {
+        let count = verdicts.batch.len();
+        if count == 0 {
+            return;
+        }
+        let mut inner = self.lock();
+        if inner.verdicts.batch.is_empty() {
+            std::mem::swap(&mut inner.verdicts, verdicts);
+        } else {
+            inner.verdicts.batch.append(&mut verdicts.batch);
+            inner.verdicts.whats.append(&mut verdicts.whats);
+        }
+        self.announce(inner, count);
+    }
+
+    /// Wakes the settling side for the first that arrived.
+    fn announce(&self, inner: MutexGuard<'_, Inner>, added: usize) {
+        let first = inner.verdicts.batch.len() == added;
         drop(inner);
         if first {
             self.arrived.notify_one();
         }
     }
 
-    /// Everything that has arrived, into empty vectors; false once closed and empty.
-    pub(crate) fn take(&self, batch: &mut Vec<Settlement>, whats: &mut Vec<What>) -> bool {
+    /// Everything that has arrived, into empty `verdicts`; false once closed and empty.
+    pub(crate) fn take(&self, verdicts: &mut Verdicts) -> bool {
         let mut inner = self.lock();
-        std::mem::swap(&mut inner.batch, batch);
-        std::mem::swap(&mut inner.whats, whats);
-        !(batch.is_empty() && inner.closed)
+        std::mem::swap(&mut inner.verdicts, verdicts);
+        !(verdicts.batch.is_empty() && inner.closed)
     }
 
     /// These are settled, or dropped by a revocation.
-    pub(crate) fn done(&self, tokens: impl Iterator<Item = Token>) {
+    pub(crate) fn done(&self, tokens: &[Token]) {
         let mut inner = self.lock();
-        for token in tokens {
-            inner.unsettled = inner.unsettled.saturating_sub(1);
-            if let Some(count) = inner.lanes.get_mut(&token.lane) {
-                *count = count.saturating_sub(1);
-            }
-            if self.leased {
-                inner.tokens.remove(&token);
+        inner.unsettled = inner.unsettled.saturating_sub(tokens.len());
+        for same_lane in tokens.chunk_by(|a, b| a.lane == b.lane) {
+            let unsettled = inner.unsettled_in(same_lane[0].lane);
+            *unsettled = unsettled.saturating_sub(same_lane.len());
+        }
+        if self.leased {
+            for token in tokens {
+                inner.tokens.remove(token);
             }
         }
         drop(inner);
@@ -94,7 +127,7 @@ impl Settles {
 
     /// These lanes are taken away, with `dropped` deliveries of theirs that were never started.
     pub(crate) fn revoke(&self, lanes: &[u32], dropped: &[Token]) {
-        self.done(dropped.iter().copied());
+        self.done(dropped);
         let mut inner = self.lock();
         inner.revoked.extend_from_slice(lanes);
         drop(inner);
@@ -108,11 +141,9 @@ impl Settles {
             return Vec::new();
         }
         let Inner { revoked, lanes, .. } = &mut *inner;
-        let is_empty = |lane: &u32| lanes.get(lane).is_none_or(|&count| count == 0);
+        let is_empty = |lane: &u32| lanes.iter().all(|(other, count)| other != lane || *count == 0);
         let emptied: Vec<u32> = revoked.extract_if(.., |lane| is_empty(lane)).collect();
-        for lane in &emptied {
-            lanes.remove(lane);
-        }
+        lanes.retain(|(lane, _)| !emptied.contains(lane));
         emptied
     }
 
@@ -138,5 +169,15 @@ impl Settles {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn unsettled_in(&mut self, lane: u32) -> &mut usize {
+        let at = self.lanes.iter().rposition(|(other, _)| *other == lane).unwrap_or_else(|| {
+            self.lanes.push((lane, 0));
+            self.lanes.len() - 1
+        });
+        &mut self.lanes[at].1
     }
 }

@@ -14,7 +14,7 @@ pub struct Context {
     pub(crate) attempt: u32,
     pub(crate) acker: Option<Acker>,
     scope: Arc<Scope>,
-    extensions: Mutex<Map>,
+    extensions: Mutex<Extensions>,
 }
 
 /// What all deliveries of one listener share.
@@ -26,11 +26,12 @@ pub(crate) struct Scope {
     pub(crate) publisher: Publisher,
 }
 
-type Map = HashMap<TypeId, Arc<dyn Any + Send + Sync>>;
+/// Few enough to look through; empty, it owns nothing.
+type Extensions = Vec<(TypeId, Arc<dyn Any + Send + Sync>)>;
 
 /// The values that an app was given with `.state(…)`, by their type.
 #[derive(Default)]
-pub struct StateMap(Map);
+pub struct StateMap(HashMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl StateMap {
     /// Replaces the value of this type.
@@ -45,18 +46,8 @@ impl StateMap {
 }
 
 impl Context {
-    pub(crate) fn new(delivery: Delivery, scope: Arc<Scope>) -> Self {
-        let attempt = match delivery.origin {
-            Origin::Topic => 1,
-            Origin::ReturnPath { attempt, .. } => attempt,
-        };
-        Self {
-            delivery,
-            attempt,
-            acker: None,
-            scope,
-            extensions: Mutex::default(),
-        }
+    pub(crate) fn new(delivery: Delivery, attempt: u32, scope: Arc<Scope>) -> Self {
+        Self { delivery, attempt, acker: None, scope, extensions: Mutex::default() }
     }
 
     /// The message as it came.
@@ -125,13 +116,15 @@ impl Context {
     /// Leaves a value for extractors and middleware further in.
     pub fn insert<T: Clone + Send + Sync + 'static>(&self, value: T) {
         let mut extensions = self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
-        extensions.insert(TypeId::of::<T>(), Arc::new(value));
+        extensions.retain(|(id, _)| *id != TypeId::of::<T>());
+        extensions.push((TypeId::of::<T>(), Arc::new(value)));
     }
 
     /// A value that middleware left with [`Context::insert`].
     pub fn extension<T: Clone + Send + Sync + 'static>(&self) -> Option<T> {
         let extensions = self.extensions.lock().unwrap_or_else(PoisonError::into_inner);
-        extensions.get(&TypeId::of::<T>())?.downcast_ref::<T>().cloned()
+        let (_, value) = extensions.iter().find(|(id, _)| *id == TypeId::of::<T>())?;
+        value.downcast_ref::<T>().cloned()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Panics, timeouts and the drain's deadline: what ends a handler from outside.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -9,39 +11,41 @@ use tokio_util::sync::CancellationToken;
 
 use crate::listener::{HandlerError, Outcome, Reason};
 
-/// Runs a handler; a panic and a timeout are failures, `cut_off` releases the delivery. A handler that is ready at
-/// once costs none of the three.
+/// Runs a handler; a panic and a timeout are failures, `cut_off` releases the delivery. `before_wait` is called once if
+/// the handler is not ready at once; one that is costs no timer.
 pub(crate) async fn guarded<T>(
     handler: impl Future<Output = T>,
     timeout: Option<Duration>,
     cut_off: &CancellationToken,
+    before_wait: impl FnOnce(),
 ) -> Result<T, Outcome> {
     // What the handler shares may be left half-changed by its panic, as in any thread: its locks are poisoned.
-    let caught = AssertUnwindSafe(handler).catch_unwind();
-    let timed = async {
-        match timeout {
-            Some(limit) => tokio::time::timeout(limit, caught).await.map_err(|_| limit),
-            None => Ok(caught.await),
+    let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+    let at_once = poll_fn(|task| Poll::Ready(handler.as_mut().poll(task))).await;
+    let ended = match at_once {
+        Poll::Ready(ended) => Ok(ended),
+        Poll::Pending => {
+            before_wait();
+            let timed = async {
+                match timeout {
+                    Some(limit) => tokio::time::timeout(limit, handler).await.map_err(|_| limit),
+                    None => Ok(handler.await),
+                }
+            };
+            tokio::select! {
+                biased;
+                ended = timed => ended,
+                () = cut_off.cancelled() => return Err(Outcome::Release),
+            }
         }
-    };
-    let ended = tokio::select! {
-        biased;
-        ended = timed => ended,
-        () = cut_off.cancelled() => return Err(Outcome::Release),
     };
     let failed = |reason, text| Err(Outcome::Failed(HandlerError::with_reason(reason, text)));
     match ended {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(panic)) => failed(
-            Reason::Panic,
-            format!("the handler panicked: {}", panic_text(&*panic)),
-        ),
+        Ok(Err(panic)) => failed(Reason::Panic, format!("the handler panicked: {}", panic_text(&*panic))),
         Err(limit) => {
             let limit = humantime::format_duration(limit);
-            failed(
-                Reason::Timeout,
-                format!("the handler ran past its timeout of {limit}"),
-            )
+            failed(Reason::Timeout, format!("the handler ran past its timeout of {limit}"))
         }
     }
 }
@@ -57,7 +61,7 @@ mod tests {
     use super::*;
 
     async fn reason_of(handler: impl Future<Output = ()>, timeout: Option<Duration>) -> Reason {
-        match guarded(handler, timeout, &CancellationToken::new()).await {
+        match guarded(handler, timeout, &CancellationToken::new(), || ()).await {
             Err(Outcome::Failed(error)) => error.reason(),
             other => panic!("{other:?}"),
         }
@@ -70,12 +74,12 @@ mod tests {
         assert_eq!(reason_of(std::future::pending(), limit).await, Reason::Timeout);
         let cut_off = CancellationToken::new();
         assert!(
-            guarded(async { 7 }, limit, &cut_off)
+            guarded(async { 7 }, limit, &cut_off, || ())
                 .await
                 .is_ok_and(|seven| seven == 7)
         );
         cut_off.cancel();
-        let released = guarded(std::future::pending::<()>(), limit, &cut_off).await;
+        let released = guarded(std::future::pending::<()>(), limit, &cut_off, || ()).await;
         assert!(matches!(released, Err(Outcome::Release)));
     }
 }

@@ -13,6 +13,13 @@ pub(crate) enum What {
     Released,
 }
 
+/// A batch of settlements, counted: by [`What`], in its order.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) settled: [u64; 4],
+    pub(crate) stale: u64,
+}
+
 /// The counters of one listener; their handles are resolved once, at start-up.
 pub(crate) struct Meter {
     received: Pair,
@@ -31,6 +38,9 @@ struct Pair {
 
 impl Pair {
     fn add(&self, count: u64) {
+        if count == 0 {
+            return;
+        }
         self.value.fetch_add(count, Ordering::Relaxed);
         self.exported.increment(count);
     }
@@ -86,17 +96,12 @@ impl Meter {
         self.received.add(count as u64);
     }
 
-    pub(crate) fn settled(&self, what: What) {
-        match what {
-            What::Handled => self.handled.add(1),
-            What::Retried => self.retried.add(1),
-            What::DeadLettered => self.dead_lettered.add(1),
-            What::Released => self.released.add(1),
+    pub(crate) fn settled(&self, tally: &Tally) {
+        let pairs = [&self.handled, &self.retried, &self.dead_lettered, &self.released];
+        for (pair, &count) in pairs.into_iter().zip(&tally.settled) {
+            pair.add(count);
         }
-    }
-
-    pub(crate) fn stale(&self) {
-        self.stale.add(1);
+        self.stale.add(tally.stale);
     }
 
     pub(crate) fn lost(&self, count: u64) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub use dead_letter::DeadLetter;
 pub(crate) use guard::guarded;
 pub use meter::Counts;
-pub(crate) use meter::{Meter, What};
+pub(crate) use meter::{Meter, Tally, What};
 pub(crate) use retry::{Decision, Policy};
 
 use crate::contract::async_trait;

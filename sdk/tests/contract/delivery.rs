@@ -133,7 +133,7 @@ async fn ordered(
 ) -> Result<(), HandlerError> {
     let key = headers.get("k").map(ToString::to_string).unwrap_or_default();
     // Every seventh fails at first: those of its key behind it must wait.
-    if order.id % 7 == 0 && attempt.0 < 3 {
+    if order.id.is_multiple_of(7) && attempt.0 < 3 {
         return Err("later".into());
     }
     seen.add(format!("{key} {:05}", order.id));
