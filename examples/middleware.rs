@@ -44,7 +44,9 @@ impl Middleware for Known {
     async fn handle(&self, cx: &Context, next: Next<'_>) -> Outcome {
         let actor = cx.headers().get_str("actor").unwrap_or("nobody");
         if !self.0.contains(&actor) {
-            return Outcome::Failed(HandlerError::permanent(format!("{actor} may not ask for reports")));
+            return Outcome::Failed(HandlerError::permanent(format!(
+                "{actor} may not ask for reports"
+            )));
         }
         cx.insert(Actor(actor.to_owned()));
         next.run(cx).await
