@@ -28,65 +28,112 @@ pub(crate) struct Given<T> {
     pub(crate) value: T,
 }
 
-/// Reads all entries. `keys` are those allowed here, `what` names them in messages; unknown and repeated ones are reported
-/// and left out.
-pub(crate) fn read(tokens: TokenStream, what: &str, keys: &[&str], problems: &mut Problems) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
-    for chunk in split(tokens) {
-        let Some(entry) = Entry::read(chunk, what, keys, problems) else {
+impl<T> Given<T> {
+    /// The key, for its span.
+    pub(crate) fn key(&self) -> &Ident {
+        &self.key
+    }
+}
+
+/// Where entries stand, for messages.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The option that they are inside of.
+    pub(crate) inside: Option<&'a str>,
+    /// Those that are allowed.
+    pub(crate) keys: &'a [&'a str],
+}
+
+/// What was read.
+pub(crate) struct Entries {
+    /// Those that are known and have the shape of one, each once.
+    pub(crate) good: Vec<Entry>,
+    /// The names of these and of what was probably meant by others.
+    pub(crate) meant: Vec<String>,
+}
+
+/// Reads all entries; malformed, unknown and repeated ones are reported and left out.
+pub(crate) fn read(tokens: TokenStream, place: Place<'_>, problems: &mut Problems) -> Entries {
+    let mut entries = Entries {
+        good: Vec::new(),
+        meant: Vec::new(),
+    };
+    for chunk in split(tokens, problems) {
+        if let Some(TokenTree::Ident(key)) = chunk.first() {
+            entries.meant.push(key.unraw().to_string());
+        } else if matches!(chunk.first(), Some(TokenTree::Literal(_))) {
+            entries.meant.push("topic".to_owned());
+        }
+        let Some(entry) = Entry::read(chunk, place, problems) else {
             continue;
         };
         let name = entry.name();
-        if !keys.contains(&name.as_str()) {
-            let help = match nearest(&name, keys) {
-                Some(near) => format!("did you mean `{near}`? The {what}s are {}", list(keys)),
-                None => format!("the {what}s are {}", list(keys)),
+        if !place.keys.contains(&name.as_str()) {
+            let near = nearest(&name, place.keys);
+            entries.meant.extend(near.map(str::to_owned));
+            let inside = place
+                .inside
+                .map(|option| format!(" of `{option}`"))
+                .unwrap_or_default();
+            let all = place.all();
+            let help = match near {
+                Some(near) => format!("did you mean `{near}`?\n= note: {all}"),
+                None => all,
             };
-            problems.span(entry.key.span(), format!("unknown {what} `{name}`"), help);
-        } else if entries.iter().any(|other| other.name() == name) {
+            problems.span(entry.key.span(), format!("unknown option `{name}`{inside}"), help);
+        } else if entries.good.iter().any(|other| other.name() == name) {
             problems.span(
                 entry.key.span(),
                 format!("`{name}` is given twice"),
                 "keep one of the two",
             );
         } else {
-            entries.push(entry);
+            entries.good.push(entry);
         }
     }
     entries
 }
 
+impl Place<'_> {
+    fn all(&self) -> String {
+        format!("the options are {}", list(self.keys))
+    }
+}
+
 impl Entry {
-    fn read(chunk: Vec<TokenTree>, what: &str, keys: &[&str], problems: &mut Problems) -> Option<Self> {
+    fn read(chunk: Vec<TokenTree>, place: Place<'_>, problems: &mut Problems) -> Option<Self> {
         let mut tokens = chunk.into_iter();
-        let key = match tokens.next() {
-            Some(TokenTree::Ident(key)) => key,
-            Some(TokenTree::Punct(comma)) if comma.as_char() == ',' => {
-                problems.at(
-                    comma,
-                    format!("expected a {what} before this comma"),
-                    "remove the comma",
-                );
+        let key = match tokens.next()? {
+            TokenTree::Ident(key) => key,
+            TokenTree::Punct(comma) if comma.as_char() == ',' => {
+                problems.at(comma, "expected an option before this comma", "remove the comma");
                 return None;
             }
-            Some(other) => {
-                let help = format!("write `key = value`; the {what}s are {}", list(keys));
-                problems.at(other, format!("expected the name of a {what}"), help);
+            TokenTree::Literal(text) => {
+                let help = format!("write `topic = {text}`\n= note: {}", place.all());
+                problems.at(text, "expected the name of an option", help);
                 return None;
             }
-            None => return None,
+            other => {
+                problems.at(other, "expected the name of an option", place.all());
+                return None;
+            }
         };
         let value = match tokens.next() {
             None => Value::Nothing,
             Some(TokenTree::Punct(equals)) if equals.as_char() == '=' => Value::Assigned(tokens.collect()),
             Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis => {
                 if let Some(extra) = tokens.next() {
-                    problems.at(extra, "expected a comma", format!("write `{key}(…), …`"));
+                    problems.at(
+                        extra,
+                        format!("expected `,` after `{key}(…)`"),
+                        format!("write `{key}(…), …`"),
+                    );
                 }
                 Value::List(group)
             }
             Some(other) => {
-                let help = format!("write `{key} = …`, `{key}(…)` or, before the next {what}, a comma");
+                let help = format!("write `{key} = …`, `{key}(…)`, or a comma before the next option");
                 problems.at(other, format!("expected `=`, `(` or `,` after `{key}`"), help);
                 return None;
             }
@@ -203,12 +250,14 @@ impl Entry {
     /// `key(…)`, with these keys inside.
     pub(crate) fn list(&self, keys: &[&str], example: &str, problems: &mut Problems) -> Option<Vec<Entry>> {
         match &self.value {
-            Value::List(group) => Some(read(
-                group.stream(),
-                &format!("option of `{}`", self.key),
-                keys,
-                problems,
-            )),
+            Value::List(group) => {
+                let name = self.name();
+                let place = Place {
+                    inside: Some(&name),
+                    keys,
+                };
+                Some(read(group.stream(), place, problems).good)
+            }
             _ => {
                 self.refuse(
                     &format!("its options in parentheses: {}", list(keys)),
@@ -243,20 +292,30 @@ impl Entry {
     }
 }
 
-/// At top-level commas. A comma with nothing before it is a chunk of its own.
-fn split(tokens: TokenStream) -> Vec<Vec<TokenTree>> {
+/// At top-level commas, and where one is missing: before a second `key =`. A comma with nothing before it is a chunk of its
+/// own.
+fn split(tokens: TokenStream, problems: &mut Problems) -> Vec<Vec<TokenTree>> {
+    let is = |token: Option<&TokenTree>, sign: char| matches!(token, Some(TokenTree::Punct(punct)) if punct.as_char() == sign);
     let mut chunks = Vec::new();
     let mut chunk = Vec::new();
-    for token in tokens {
-        match &token {
-            TokenTree::Punct(punct) if punct.as_char() == ',' => {
-                if chunk.is_empty() {
-                    chunk.push(token);
-                }
-                chunks.push(std::mem::take(&mut chunk));
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        if is(Some(&token), ',') {
+            if chunk.is_empty() {
+                chunk.push(token);
             }
-            _ => chunk.push(token),
+            chunks.push(std::mem::take(&mut chunk));
+            continue;
         }
+        if matches!(token, TokenTree::Ident(_)) && chunk.len() > 2 && is(tokens.peek(), '=') {
+            problems.at(
+                &token,
+                format!("expected `,` before `{token}`"),
+                format!("write `…, {token} = …`"),
+            );
+            chunks.push(std::mem::take(&mut chunk));
+        }
+        chunk.push(token);
     }
     if !chunk.is_empty() {
         chunks.push(chunk);
@@ -288,7 +347,7 @@ fn either(choices: &[String]) -> String {
 }
 
 /// What people who come from elsewhere write.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 14] = [
     ("channel", "topic"),
     ("queue", "topic"),
     ("subject", "topic"),
@@ -301,6 +360,8 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("output", "publish"),
     ("max_attempts", "attempts"),
     ("max_retries", "retry"),
+    ("delay", "backoff"),
+    ("interval", "wait"),
 ];
 
 fn nearest<'a>(name: &str, keys: &[&'a str]) -> Option<&'a str> {
@@ -328,4 +389,49 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.chars().count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_the_nearest() {
+        let keys = ["topic", "group", "concurrency", "dead_letter", "retry"];
+        assert_eq!(nearest("topik", &keys), Some("topic"));
+        assert_eq!(nearest("Topic", &keys), Some("topic"));
+        assert_eq!(nearest("concurency", &keys), Some("concurrency"));
+        assert_eq!(nearest("deadletter", &keys), Some("dead_letter"));
+        assert_eq!(nearest("dlq", &keys), Some("dead_letter"));
+        assert_eq!(nearest("workers", &keys), Some("concurrency"));
+        assert_eq!(nearest("colour", &keys), None);
+        assert_eq!(nearest("dlq", &["topic"]), None);
+    }
+
+    #[test]
+    fn measures_distance() {
+        assert_eq!(distance("", ""), 0);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("topic", "topci"), 2);
+    }
+
+    #[test]
+    fn one_mistake_does_not_hide_the_next() {
+        let mut problems = Problems::default();
+        let tokens = "topik = 1, , group = \"a\" retry(), group, 5"
+            .parse()
+            .expect("tokens");
+        let keys = ["topic", "group", "retry"];
+        let read = read(
+            tokens,
+            Place {
+                inside: None,
+                keys: &keys,
+            },
+            &mut problems,
+        );
+        assert_eq!(read.good.len(), 1);
+        assert_eq!(problems.texts().len(), 4, "{:?}", problems.texts());
+    }
 }

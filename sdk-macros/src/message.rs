@@ -1,12 +1,13 @@
 //! `#[derive(Message)]`.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, TokenStream};
 use quote::{ToTokens, quote, quote_spanned};
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Fields, Member, Meta, Path, Token};
 
-use crate::entries::{self, Entry};
+use crate::entries::{self, Entry, Place};
 use crate::problems::Problems;
 use crate::values::{self, Reserved};
 
@@ -67,13 +68,21 @@ fn implementation(input: &DeriveInput, options: &Options) -> TokenStream {
             const VERSION: ::core::option::Option<::core::primitive::u32> = ::core::option::Option::Some(#version);
         }
     });
-    let key = options.key.as_ref().map(|path| {
-        let field = quote_spanned!(syn::spanned::Spanned::span(path)=> &self.#path);
-        quote! {
+    let key = options.key.as_ref().and_then(|path| {
+        let (first, rest) = (path.first()?, path.iter().skip(1));
+        // All of it has the span of the field, so that rustc points there.
+        let span = path.span();
+        let field = Ident::new("__field", span);
+        let text = match path.len() {
+            1 => field.to_token_stream(),
+            _ => quote_spanned!(span=> &#field #(.#rest)*),
+        };
+        Some(quote! {
             fn key(&self) -> ::core::option::Option<#root::Bytes> {
-                ::core::option::Option::Some(#root::key(#field))
+                let Self { #first: #field, .. } = self;
+                ::core::option::Option::Some(#root::key(#text))
             }
-        }
+        })
     });
     quote! {
         #[automatically_derived]
@@ -111,24 +120,25 @@ fn options(input: &DeriveInput, problems: &mut Problems) -> Options {
         );
         return options;
     }
-    let mut has_topic = false;
-    for entry in entries::read(tokens, "option", &KEYS, problems) {
+    let place = Place {
+        inside: None,
+        keys: &KEYS,
+    };
+    let entries = entries::read(tokens, place, problems);
+    for entry in &entries.good {
         match entry.name().as_str() {
-            "topic" => {
-                has_topic = true;
-                options.topic = topic(&entry, problems);
-            }
+            "topic" => options.topic = topic(entry, problems),
             "key" => {
                 let parser = Members::parse;
                 let parsed = entry.parse_with(parser, "the name of a field", "key = order_id", problems);
                 options.key = parsed.map(|members| members.0);
             }
             "version" => options.version = entry.whole("version = 1", problems),
-            "crate" => options.root = crate::listener::root(&entry, problems),
+            "crate" => options.root = crate::listener::root(entry, problems),
             _ => {}
         }
     }
-    if !has_topic && problems.is_empty() {
+    if !entries.meant.iter().any(|name| name == "topic") && problems.is_empty() {
         problems.at(
             &input.ident,
             format!("the message `{}` has no topic", input.ident),

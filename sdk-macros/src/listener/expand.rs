@@ -153,12 +153,29 @@ fn declaration(function: &Function) -> TokenStream {
     let visibility = &function.visibility;
     let name = &function.signature.ident;
     let item = quote_spanned!(name.span()=> #visibility struct #name {});
+    // Both are dead where the listener is never listed.
+    let expected = function
+        .attributes
+        .iter()
+        .find(|attribute| is_expected_dead(attribute));
+    let expected = expected.map(|_| quote!(#[expect(dead_code)]));
     quote! {
         #head
         #[doc(hidden)]
+        #expected
         #[allow(non_camel_case_types, unreachable_pub, missing_debug_implementations, missing_copy_implementations)]
         #item
     }
+}
+
+fn is_expected_dead(attribute: &Attribute) -> bool {
+    let listed = |list: &syn::MetaList| {
+        list.tokens
+            .clone()
+            .into_iter()
+            .any(|token| matches!(token, TokenTree::Ident(lint) if lint == "dead_code"))
+    };
+    attribute.path().is_ident("expect") && attribute.meta.require_list().is_ok_and(listed)
 }
 
 fn settings(options: &Options, function: &Function, root: &Root) -> TokenStream {

@@ -5,7 +5,7 @@ mod model;
 mod parse;
 mod validate;
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 
 pub(crate) use parse::root;
 
@@ -14,9 +14,16 @@ use crate::problems::Problems;
 /// What the attribute makes of a function.
 pub(crate) fn listener(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut problems = Problems::default();
-    let options = parse::options(attribute, &mut problems);
+    // At the attribute, but as if the user had written it: else rustc adds that a macro is to blame.
+    let here = item
+        .clone()
+        .into_iter()
+        .next()
+        .map_or_else(Span::call_site, |token| token.span());
+    let here = Span::call_site().resolved_at(here);
+    let options = parse::options(attribute, here, &mut problems);
     validate::options(&options, &mut problems);
-    let Some(function) = parse::function(item.clone(), &mut problems) else {
+    let Some(function) = parse::function(item.clone(), here, &mut problems) else {
         return [item, problems.into_tokens()].into_iter().collect();
     };
     validate::function(&function, &mut problems);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
-use syn::{Attribute, Lit, LitBool, Path, Signature, Visibility};
+use syn::{Attribute, Lit, LitBool, Path, Signature, Token, Visibility};
 
 use super::model::{Ack, Batch, Function, Options, Retry, Start};
-use crate::entries::{self, Entry, Given};
+use crate::entries::{self, Entry, Given, Place};
 use crate::problems::Problems;
 use crate::values::{self, Reserved};
 
@@ -36,31 +37,34 @@ pub(crate) const KEYS: [&str; 19] = [
 
 const DURATION: &str = "a duration in quotes";
 
-/// Reads the attribute.
-pub(crate) fn options(tokens: TokenStream, problems: &mut Problems) -> Options {
+/// Reads the attribute, which stands `here`.
+pub(crate) fn options(tokens: TokenStream, here: Span, problems: &mut Problems) -> Options {
     let mut options = Options::default();
-    let mut has_topic = false;
-    for entry in entries::read(tokens, "option", &KEYS, problems) {
+    let place = Place {
+        inside: None,
+        keys: &KEYS,
+    };
+    let entries = entries::read(tokens, place, problems);
+    for entry in &entries.good {
         match entry.name().as_str() {
             "topic" => {
-                has_topic = true;
                 options.topic = topic(
-                    &entry,
+                    entry,
                     "topic = \"order.created\"",
                     Reserved::DeadLetters,
                     problems,
                 );
             }
-            "group" => options.group = name(&entry, "group = \"inventory\"", problems),
-            "broker" => options.broker = name(&entry, "broker = \"audit\"", problems),
+            "group" => options.group = name(entry, "group = \"inventory\"", problems),
+            "broker" => options.broker = name(entry, "broker = \"audit\"", problems),
             "concurrency" => {
                 options.concurrency = entry.count("concurrency = 8", problems).map(|n| entry.given(n));
             }
             "prefetch" => options.prefetch = entry.count("prefetch = 64", problems).map(|n| entry.given(n)),
-            "retry" => options.retry = retry(&entry, problems),
+            "retry" => options.retry = retry(entry, problems),
             "timeout" => {
                 options.timeout =
-                    duration(&entry, "timeout = \"10s\"", problems).map(|time| entry.given(time));
+                    duration(entry, "timeout = \"10s\"", problems).map(|time| entry.given(time));
             }
             "ack" => {
                 let words = [("manual", Ack::Manual), ("auto", Ack::Auto)];
@@ -79,27 +83,26 @@ pub(crate) fn options(tokens: TokenStream, problems: &mut Problems) -> Options {
             }
             "dead_letter" => {
                 let example = "dead_letter = \"order.failed\"";
-                options.dead_letter = topic(&entry, example, Reserved::DeadLetters, problems);
+                options.dead_letter = topic(entry, example, Reserved::DeadLetters, problems);
             }
             "publish" => {
-                options.publish = topic(&entry, "publish = \"stock.reserved\"", Reserved::None, problems);
+                options.publish = topic(entry, "publish = \"stock.reserved\"", Reserved::None, problems);
             }
-            "batch" => options.batch = batch(&entry, problems),
-            "rate" => options.rate = rate(&entry, problems),
-            "max_size" => options.max_size = max_size(&entry, problems),
+            "batch" => options.batch = batch(entry, problems),
+            "rate" => options.rate = rate(entry, problems),
+            "max_size" => options.max_size = max_size(entry, problems),
             "enabled" => {
                 let flag = entry.parse::<LitBool>("`true` or `false`", "enabled = false", problems);
                 options.enabled = flag.map(|flag| entry.given(flag.value));
             }
-            "crate" => options.root = root(&entry, problems),
+            "crate" => options.root = root(entry, problems),
             _ => {}
         }
     }
-    if !has_topic {
-        let what = "a listener needs a topic";
+    if !entries.meant.iter().any(|name| name == "topic") {
         problems.span(
-            proc_macro2::Span::call_site(),
-            what,
+            here,
+            "a listener needs a topic",
             "write `#[listener(topic = \"order.created\")]`",
         );
     }
@@ -206,43 +209,54 @@ fn accept<T>(
     value.map_err(|what| problems.at(literal, what, help)).ok()
 }
 
+const FUNCTION: &str = "write `async fn name(payload: OrderCreated) -> Result<(), HandlerError> { … }`";
+
 /// Reads the function as far as its body. Without it nothing can be made: `None` then.
-pub(crate) fn function(tokens: TokenStream, problems: &mut Problems) -> Option<Function> {
-    let head = |input: ParseStream<'_>| -> syn::Result<(Vec<Attribute>, Visibility, Signature, TokenStream)> {
-        Ok((
-            input.call(Attribute::parse_outer)?,
-            input.parse()?,
-            input.parse()?,
-            input.parse()?,
-        ))
-    };
-    let example = "write `async fn name(payload: OrderCreated) -> Result<(), HandlerError> { … }`";
-    match head.parse2(tokens.clone()) {
-        Ok((attributes, visibility, signature, body)) => {
-            let has_body = matches!(body.into_iter().next(), Some(TokenTree::Group(_)));
-            if !has_body {
-                problems.at(&signature, "a listener needs a body", example);
-                return None;
-            }
-            Some(Function {
-                attributes,
-                visibility,
-                signature,
-                tokens,
-            })
-        }
-        Err(error) if tokens.clone().into_iter().any(|token| token.to_string() == "fn") => {
-            // Broken in itself: rustc says it better, but it only looks where the macro sends it.
-            problems.span(error.span(), error, example);
+pub(crate) fn function(tokens: TokenStream, here: Span, problems: &mut Problems) -> Option<Function> {
+    match (is_function.parse2(tokens.clone()), head.parse2(tokens.clone())) {
+        (_, Ok((attributes, visibility, signature, Some(TokenTree::Group(_))))) => Some(Function {
+            attributes,
+            visibility,
+            signature,
+            tokens,
+        }),
+        (_, Ok((_, _, signature, _))) => {
+            problems.at(&signature, "a listener needs a body", FUNCTION);
             None
         }
-        Err(_) => {
-            problems.span(
-                proc_macro2::Span::call_site(),
-                "`#[listener]` belongs on an `async fn`",
-                example,
-            );
+        // Broken in itself, which rustc says of the function as it is emitted.
+        (Ok(true), Err(error)) => {
+            problems.span(error.span(), error, FUNCTION);
+            None
+        }
+        _ => {
+            problems.span(here, "`#[listener]` belongs on an `async fn`", FUNCTION);
             None
         }
     }
+}
+
+type Head = (Vec<Attribute>, Visibility, Signature, Option<TokenTree>);
+
+fn head(input: ParseStream<'_>) -> syn::Result<Head> {
+    let (attributes, visibility, signature) = (
+        input.call(Attribute::parse_outer)?,
+        input.parse()?,
+        input.parse()?,
+    );
+    let body: TokenStream = input.parse()?;
+    Ok((attributes, visibility, signature, body.into_iter().next()))
+}
+
+/// Whether it begins like one.
+fn is_function(input: ParseStream<'_>) -> syn::Result<bool> {
+    input.call(Attribute::parse_outer)?;
+    input.parse::<Visibility>()?;
+    while input.peek(Token![const]) || input.peek(Token![async]) || input.peek(Token![unsafe]) {
+        input.call(syn::Ident::parse_any)?;
+    }
+    input.parse::<Option<syn::Abi>>()?;
+    let is_function = input.peek(Token![fn]);
+    input.parse::<TokenStream>()?;
+    Ok(is_function)
 }

@@ -1,7 +1,7 @@
 //! What the options mean together, and whether the function can be a listener.
 
 use syn::visit::{self, Visit};
-use syn::{FnArg, GenericParam, Safety, Type};
+use syn::{FnArg, GenericParam, ReturnType, Safety, Type};
 
 use super::model::{Function, Options};
 use crate::entries::Given;
@@ -19,52 +19,57 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
             problems.span(other.key.span(), what, "write another topic");
         }
     }
-    let manual = if options.is_manual() {
-        options.ack.as_ref()
-    } else {
-        None
-    };
-    conflict(
-        options.ordered.as_ref(),
-        options.broadcast.as_ref(),
-        "every instance has its own copy and order",
-        problems,
+    let ordered = ("ordered", options.ordered.as_ref().map(Given::key));
+    let broadcast = ("broadcast", options.broadcast.as_ref().map(Given::key));
+    let batch = ("batch", options.batch.as_ref().map(Given::key));
+    let publish = ("publish", options.publish.as_ref().map(Given::key));
+    let manual = (
+        "ack = manual",
+        options
+            .ack
+            .as_ref()
+            .map(Given::key)
+            .filter(|_| options.is_manual()),
     );
-    conflict(
-        options.ordered.as_ref(),
-        options.batch.as_ref(),
-        "the items of a batch fail one by one",
-        problems,
+    let at_least_once = (
+        "delivery = at_least_once",
+        options.delivery.as_ref().map(Given::key),
     );
-    let lost = "a broadcast reaches only the instances that are running";
-    conflict(
-        options.broadcast.as_ref(),
-        options.delivery.as_ref(),
-        lost,
-        problems,
-    );
-    conflict(
-        options.broadcast.as_ref(),
-        options.start.as_ref(),
-        "a broadcast begins when the instance does",
-        problems,
-    );
-    conflict(
-        options.broadcast.as_ref(),
-        options.dead_letter.as_ref(),
-        "a broadcast has no dead letters",
-        problems,
-    );
-    let returns = "a batch is settled by what the handler returns for each item";
-    conflict(options.batch.as_ref(), manual, returns, problems);
-    conflict(
-        options.batch.as_ref(),
-        options.publish.as_ref(),
-        "a batch has no single reply",
-        problems,
-    );
-    let settled = "what is returned is published before the acknowledgement, which the handler gives itself";
-    conflict(options.publish.as_ref(), manual, settled, problems);
+    let start = ("start", options.start.as_ref().map(Given::key));
+    let dead_letter = ("dead_letter", options.dead_letter.as_ref().map(Given::key));
+    let reply = "a reply is published before the acknowledgement, which the handler gives itself";
+    let conflicts = [
+        (
+            ordered,
+            broadcast,
+            "instances that have a copy each keep no order among them",
+        ),
+        (
+            ordered,
+            batch,
+            "one failed item would hold up the keys of all others",
+        ),
+        (
+            broadcast,
+            at_least_once,
+            "a broadcast reaches only the instances that are running",
+        ),
+        (broadcast, start, "a broadcast begins when the instance does"),
+        (broadcast, dead_letter, "a broadcast has no dead letters"),
+        (
+            batch,
+            manual,
+            "a batch is settled by what the handler returns for each item",
+        ),
+        (batch, publish, "a batch has no single reply"),
+        (publish, manual, reply),
+    ];
+    for (first, second, why) in conflicts {
+        if let ((first, Some(_)), (second, Some(at))) = (first, second) {
+            let what = format!("`{first}` and `{second}` exclude each other: {why}");
+            problems.span(at.span(), what, format!("leave out `{first}` or `{second}`"));
+        }
+    }
     if let (Some(batch), Some(prefetch)) = (&options.batch, &options.prefetch)
         && batch.value.size > prefetch.value
     {
@@ -77,17 +82,6 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
             batch.value.size
         );
         problems.span(prefetch.key.span(), what, help);
-    }
-}
-
-fn conflict<A, B>(first: Option<&Given<A>>, second: Option<&Given<B>>, why: &str, problems: &mut Problems) {
-    if let (Some(first), Some(second)) = (first, second) {
-        let what = format!("`{}` and `{}` exclude each other: {why}", first.key, second.key);
-        problems.span(
-            second.key.span(),
-            what,
-            format!("leave out one of the two: `{}` or `{}`", first.key, second.key),
-        );
     }
 }
 
@@ -128,6 +122,15 @@ pub(crate) fn function(function: &Function, problems: &mut Problems) {
         }
     }
     parameters(function, problems);
+    if let ReturnType::Type(_, ty) = &signature.output
+        && matches!(**ty, Type::Never(_))
+    {
+        problems.at(
+            ty,
+            "a listener returns: what it never returns from is never settled",
+            "leave out `-> !`",
+        );
+    }
     for attribute in &function.attributes {
         if attribute
             .path()

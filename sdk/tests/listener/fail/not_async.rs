@@ -1,10 +1,10 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created")]
-fn reserve(order: Bytes) {}
+fn reserve(_order: Bytes) {}
 
 #[listener(topic = "order.created")]
-pub fn reserve_later(order: Bytes) -> impl Future<Output = ()> {
+pub fn reserve_later(_order: Bytes) -> impl Future<Output = ()> {
     async {}
 }
 

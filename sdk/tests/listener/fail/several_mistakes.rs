@@ -2,7 +2,7 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order created", concurency = 8, timeout = "soon", ordered, broadcast)]
-fn reserve<T>(order: &T, count: &u32) -> Result<(), HandlerError> {
+fn reserve<T>(_order: &T, _count: &u32) -> Result<(), HandlerError> {
     Ok(())
 }
 

@@ -3,7 +3,7 @@ use postrider::prelude::*;
 struct Stock;
 
 #[listener(topic = "order.created")]
-async fn reserve(_order: Bytes, State(stock): State<Stock>) {}
+async fn reserve(_order: Bytes, State(_stock): State<Stock>) {}
 
 fn main() {
     let _ = listeners![reserve];

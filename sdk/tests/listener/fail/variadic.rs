@@ -1,6 +1,6 @@
 use postrider::prelude::*;
 
 #[listener(topic = "order.created")]
-unsafe extern "C" fn many(order: Bytes, mut rest: ...) {}
+unsafe extern "C" fn many(_order: Bytes, _: ...) {}
 
 fn main() {}
