@@ -1,0 +1,141 @@
+//! The adapter's side of the contract.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use postrider_contract::{
+    Broker, Capabilities, Client, DeadLetters, Error, Guarantee, Outgoing, Problem, Receipt, Spec, Status,
+    Subscription, Topology as Mode,
+};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::dead_letters::RabbitDeadLetters;
+use crate::fault;
+use crate::ladder;
+use crate::link::Link;
+use crate::options::Settings;
+use crate::outgoing::parcel;
+use crate::publisher::Publisher;
+use crate::receiver::RabbitReceiver;
+use crate::settler::RabbitSettler;
+use crate::status::Depths;
+use crate::subscription::{Shared, Subscribed};
+use crate::topology::Topology;
+
+/// A connected RabbitMQ broker.
+pub(crate) struct RabbitBroker {
+    capabilities: Capabilities,
+    shared: Arc<Shared>,
+    depths: Depths,
+}
+
+impl RabbitBroker {
+    /// Connects, or fails within `connect_timeout`.
+    pub(crate) async fn connect(url: &postrider_contract::BrokerUrl, client: Client) -> Result<Self, Error> {
+        let settings = Settings::read(url, client)?;
+        let intake = Link::new(settings.clone(), "receive");
+        intake.first().await?;
+        let outlet = Link::new(settings.clone(), "publish");
+        let topology = Arc::new(Topology::new(settings.layout.clone()));
+        let publisher = Publisher::start(&settings, &outlet, &topology);
+        Ok(Self {
+            capabilities: Capabilities {
+                system: "rabbitmq",
+                guarantee: Guarantee::AtLeastOnce,
+                ordered: true,
+                broadcast: true,
+                earliest: false,
+                knows_receivers: true,
+                counts_redeliveries: true,
+                max_delay: ladder::LONGEST,
+                max_hold: Some(settings.consumer_timeout),
+                lease: None,
+                max_payload: settings.max_payload,
+            },
+            shared: Arc::new(Shared {
+                settings,
+                topology,
+                intake,
+                outlet,
+                publisher,
+                closed: watch::Sender::new(false),
+            }),
+            depths: Depths::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Broker for RabbitBroker {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn plan(&self, all: &[Spec], mode: Mode) -> Result<(), Vec<Problem>> {
+        let live = self.shared.intake.get().await.map_err(|error| {
+            vec![Problem {
+                listener: all
+                    .first()
+                    .map_or_else(|| "(none)".into(), |spec| spec.listener.clone()),
+                what: error.to_string(),
+                help: "see that the broker is up".into(),
+            }]
+        })?;
+        let problems = self.shared.topology.plan(&live, all, mode).await;
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
+    async fn open(&self, all: Vec<Spec>) -> Result<Vec<Subscription>, Error> {
+        if self.shared.is_closed() {
+            return Err(fault::closed());
+        }
+        let open = |spec| {
+            let subscribed = Subscribed::new(self.shared.clone(), spec);
+            Subscription {
+                receiver: Box::new(RabbitReceiver::start(&subscribed)),
+                settler: Arc::new(RabbitSettler::new(subscribed)),
+            }
+        };
+        Ok(all.into_iter().map(open).collect())
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
+        let shared = &self.shared;
+        let prepared = batch
+            .into_iter()
+            .map(|outgoing| parcel(&shared.settings, &shared.topology, outgoing, false))
+            .collect();
+        shared.publisher.send_prepared(prepared).await
+    }
+
+    fn dead_letters(&self, dead_letter_topic: &str, source: &str, group: &str) -> Box<dyn DeadLetters> {
+        Box::new(RabbitDeadLetters::new(
+            self.shared.clone(),
+            dead_letter_topic,
+            source,
+            group,
+        ))
+    }
+
+    async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
+        self.depths.of(&self.shared, all).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        // Receivers end with this, and with their channels what is unsettled goes back.
+        self.shared.closed.send_replace(true);
+        let closing = async {
+            self.shared.publisher.finish(deadline).await;
+            self.shared.outlet.close().await;
+            self.shared.intake.close().await;
+        };
+        let _ = timeout(deadline.max(Duration::from_millis(100)), closing).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! What is in flight, and which of it the broker returned.
+//!
+//! lapin attaches a returned message to *some* confirm, not always its own: an acknowledgement of many resolves them in
+//! any order, and each takes the oldest return there is. So every return is matched here, by its message id and where it
+//! was sent, among what is in flight in the order it was sent.
+
+use std::collections::BTreeMap;
+
+use lapin::BasicProperties;
+use lapin::types::ShortString;
+use postrider_contract::ByteString;
+
+use crate::outgoing::{Mark, Unroutable};
+use crate::properties;
+
+/// One publish without an answer yet.
+pub(crate) struct Slot {
+    pub(crate) batch: u64,
+    pub(crate) index: usize,
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    pub(crate) mark: Mark,
+    pub(crate) unroutable: Unroutable,
+    pub(crate) message_id: Option<ByteString>,
+    pub(crate) returned: bool,
+}
+
+/// Every publish without an answer yet, by the number it was sent under.
+#[derive(Default)]
+pub(crate) struct Flights {
+    slots: BTreeMap<u64, Slot>,
+    next: u64,
+}
+
+impl Flights {
+    pub(crate) fn add(&mut self, slot: Slot) -> u64 {
+        self.next += 1;
+        self.slots.insert(self.next, slot);
+        self.next
+    }
+
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Slot> {
+        self.slots.remove(&number)
+    }
+
+    /// The places of a batch that have no answer yet, with their message ids.
+    pub(crate) fn unanswered(&self, batch: u64) -> Vec<(usize, Option<ByteString>)> {
+        let own = self.slots.values().filter(|slot| slot.batch == batch);
+        own.map(|slot| (slot.index, slot.message_id.clone())).collect()
+    }
+
+    /// Notes that the broker returned a message. Returns come in the order of sending, so of several alike it is the
+    /// first that is not noted yet.
+    pub(crate) fn returned(&mut self, exchange: &str, routing_key: &str, properties: &BasicProperties) {
+        let id = properties.message_id().as_ref().map(ShortString::as_str);
+        let number = properties::return_tag(properties);
+        let found = self.slots.values_mut().find(|slot| {
+            let same = match &slot.mark {
+                Mark::MessageId(own) => id == Some(&**own),
+                Mark::Number(own) => number == Some(*own),
+            };
+            same && !slot.returned
+                && slot.exchange.as_str() == exchange
+                && slot.routing_key.as_str() == routing_key
+        });
+        match found {
+            Some(slot) => slot.returned = true,
+            None => tracing::warn!("RabbitMQ returned a message that is not in flight"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot(index: usize, routing_key: &str, mark: Mark) -> Slot {
+        Slot {
+            batch: 1,
+            index,
+            exchange: "x".into(),
+            routing_key: routing_key.into(),
+            mark,
+            unroutable: Unroutable::Told,
+            message_id: None,
+            returned: false,
+        }
+    }
+
+    #[test]
+    fn returns_find_their_own() {
+        let mut flights = Flights::default();
+        let id = || Mark::MessageId("a".into());
+        let numbers = [
+            flights.add(slot(0, "k", id())),
+            flights.add(slot(1, "other", id())),
+            flights.add(slot(2, "k", id())),
+            flights.add(slot(3, "k", Mark::Number(7))),
+            flights.add(slot(4, "k", id())),
+        ];
+        let with_id = BasicProperties::default().with_message_id("a".into());
+        let tagged = properties::with_return_tag(BasicProperties::default(), 7);
+        flights.returned("x", "k", &with_id);
+        flights.returned("x", "k", &with_id);
+        flights.returned("x", "k", &tagged);
+        flights.returned("x", "nowhere", &with_id);
+        let returned: Vec<bool> = numbers
+            .iter()
+            .map(|number| flights.remove(*number).is_some_and(|slot| slot.returned))
+            .collect();
+        assert_eq!(returned, [true, false, true, true, false]);
+        assert!(flights.remove(numbers[0]).is_none());
+    }
+}

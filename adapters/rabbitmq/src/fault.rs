@@ -1,0 +1,67 @@
+//! The client library's errors as the contract's.
+
+use postrider_contract::{Error, ErrorKind};
+
+/// Reply codes of AMQP 0-9-1, section 1.2.
+pub(crate) const CONTENT_TOO_LARGE: u16 = 311;
+/// A name or permission was refused.
+pub(crate) const ACCESS_REFUSED: u16 = 403;
+/// There is no such exchange or queue.
+pub(crate) const NOT_FOUND: u16 = 404;
+/// It exists and differs.
+pub(crate) const PRECONDITION_FAILED: u16 = 406;
+/// The virtual host is missing or refused.
+pub(crate) const NOT_ALLOWED: u16 = 530;
+/// The broker is too old for it.
+pub(crate) const NOT_IMPLEMENTED: u16 = 540;
+
+/// The broker's reply code, where it closed a channel or connection with one.
+pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}
+
+/// What failed, in one line: `doing` says at what.
+pub(crate) fn error(doing: &str, error: &lapin::Error) -> Error {
+    Error::new(kind(error), format!("{doing}: {}", text(error)))
+}
+
+/// The broker's own words where there are some.
+pub(crate) fn text(error: &lapin::Error) -> String {
+    let text = match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => error.get_message().to_string(),
+        lapin::ErrorKind::InvalidConnectionState(_) | lapin::ErrorKind::InvalidChannelState(..) => {
+            "the connection is closed".into()
+        }
+        _ => error.to_string(),
+    };
+    text.replace(['\r', '\n'], " ")
+}
+
+fn kind(error: &lapin::Error) -> ErrorKind {
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(error) => match error.get_id() {
+            ACCESS_REFUSED | NOT_ALLOWED => ErrorKind::Denied,
+            NOT_FOUND | PRECONDITION_FAILED => ErrorKind::Topology,
+            CONTENT_TOO_LARGE => ErrorKind::TooLarge,
+            NOT_IMPLEMENTED => ErrorKind::Unsupported,
+            _ => ErrorKind::Unavailable,
+        },
+        // rustls reports every failed handshake so: trying again does not help.
+        lapin::ErrorKind::IOError(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            ErrorKind::Denied
+        }
+        lapin::ErrorKind::AuthProviderError(_) => ErrorKind::Denied,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// This side was closed.
+pub(crate) fn closed() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the connection to RabbitMQ was closed from this side",
+    )
+}

@@ -1,0 +1,199 @@
+//! The task that keeps one subscription alive: opens its channel, and opens it again whenever it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+
+use crate::declare::answer;
+use crate::fault;
+use crate::link::Live;
+use crate::properties::short;
+use crate::subscription::Subscribed;
+use crate::unrouted;
+
+/// How often bindings are made sure of: an exchange that was deleted and declared again by a publisher has lost them, and
+/// nothing tells their owner.
+const ASSURE: Duration = Duration::from_secs(30);
+/// A channel that lived this long was a good one.
+const GOOD: Duration = Duration::from_secs(5);
+
+/// What the keeper tells the receiver.
+#[allow(clippy::large_enum_variant, reason = "there are few of them")]
+pub(crate) enum News {
+    /// Deliveries come by this consumer now.
+    Open(Flow),
+    /// Nothing flows; it is being mended.
+    Degraded(Error),
+    /// It cannot be mended.
+    Over(Error),
+}
+
+/// A channel that delivers.
+pub(crate) struct Flow {
+    pub(crate) epoch: u32,
+    pub(crate) channel: Channel,
+    /// `None` while it is paused and everything fetched has come.
+    pub(crate) consumer: Option<Consumer>,
+    pub(crate) queue: ShortString,
+}
+
+/// Runs until this side is closed or nothing helps. `ended` brings the epoch whose consumer has ended.
+pub(crate) async fn keep(
+    subscribed: Arc<Subscribed>,
+    news: mpsc::UnboundedSender<News>,
+    mut ended: mpsc::UnboundedReceiver<u32>,
+) {
+    let shared = subscribed.shared.clone();
+    let mut failures = 0u32;
+    let mut first = true;
+    loop {
+        let opened = tokio::select! {
+            () = shared.closing() => return,
+            opened = open(&subscribed, first) => opened,
+        };
+        match opened {
+            Ok((flow, live)) => {
+                first = false;
+                let since = Instant::now();
+                let epoch = flow.epoch;
+                if news.send(News::Open(flow)).is_err() {
+                    return;
+                }
+                tokio::select! {
+                    () = shared.closing() => return,
+                    over = wait_for_end(&mut ended, epoch) => if !over { return },
+                    () = assure(&subscribed, &live) => {}
+                }
+                failures = if since.elapsed() >= GOOD { 0 } else { failures + 1 };
+            }
+            Err(error) => {
+                failures += 1;
+                let over = matches!(
+                    error.kind(),
+                    ErrorKind::Denied | ErrorKind::Topology | ErrorKind::Unsupported
+                ) && subscribed.shared.topology.declares()
+                    || error.kind() == ErrorKind::Denied;
+                tracing::warn!(%error, listener = %subscribed.spec.listener, "no messages flow");
+                let told = if over {
+                    News::Over(error)
+                } else {
+                    News::Degraded(error)
+                };
+                if news.send(told).is_err() || over {
+                    return;
+                }
+            }
+        }
+        if failures > 0 {
+            tokio::select! {
+                () = shared.closing() => return,
+                () = sleep(Backoff::RECONNECT.wait(failures)) => {}
+            }
+        }
+    }
+}
+
+/// True once this epoch has ended; false when the receiver is gone.
+async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<u32>, epoch: u32) -> bool {
+    while let Some(which) = ended.recv().await {
+        if which == epoch {
+            return true;
+        }
+    }
+    false
+}
+
+/// Declares the listener's own part again from time to time. Never ends.
+async fn assure(subscribed: &Subscribed, live: &Live) {
+    loop {
+        sleep(ASSURE).await;
+        if let Err(error) = subscribed
+            .shared
+            .topology
+            .again(live, &subscribed.spec, false)
+            .await
+        {
+            tracing::warn!(%error, listener = %subscribed.spec.listener, "topology cannot be made sure of");
+        }
+    }
+}
+
+/// Opens a channel that delivers. `first`: the topology was planned just now.
+async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Error> {
+    let shared = &subscribed.shared;
+    let spec = &subscribed.spec;
+    let live = shared.intake.get().await?;
+    if !first {
+        shared.topology.again(&live, spec, false).await?;
+    }
+    if spec.sharing == Sharing::Group && shared.topology.declares() {
+        unrouted::bring_back(shared, &live, spec).await;
+    }
+    let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
+    let channel = answer(live.connection.create_channel()).await.map_err(opening)?;
+    let prefetch = u16::try_from(spec.in_flight).unwrap_or(u16::MAX).max(1);
+    answer(channel.basic_qos(prefetch, BasicQosOptions::default()))
+        .await
+        .map_err(opening)?;
+    let queue = match spec.sharing {
+        Sharing::Group => {
+            let ordered = spec.order == Order::ByKey;
+            short(&shared.topology.layout().queue(spec.topic(), &spec.group, ordered))?
+        }
+        Sharing::Broadcast => own_copy(subscribed, &channel).await.map_err(opening)?,
+    };
+    let consumer = consume(subscribed, &channel, &queue).await.map_err(opening)?;
+    let epoch = subscribed.begin(channel.clone());
+    let flow = Flow {
+        epoch,
+        channel,
+        consumer: Some(consumer),
+        queue,
+    };
+    Ok((flow, live))
+}
+
+/// Starts a consumer on a channel.
+pub(crate) async fn consume(
+    subscribed: &Subscribed,
+    channel: &Channel,
+    queue: &ShortString,
+) -> lapin::Result<Consumer> {
+    let consuming = channel.basic_consume(
+        queue.clone(),
+        // The broker invents a tag.
+        ShortString::default(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    let consumer = answer(consuming).await?;
+    tracing::debug!(listener = %subscribed.spec.listener, %queue, "consuming");
+    Ok(consumer)
+}
+
+/// A queue that only this connection sees, and that ends with it.
+async fn own_copy(subscribed: &Subscribed, channel: &Channel) -> lapin::Result<ShortString> {
+    let options = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = answer(channel.queue_declare(ShortString::default(), options, FieldTable::default())).await?;
+    let exchange = &subscribed.shared.topology.layout().exchange;
+    let key = subscribed.spec.topic();
+    let bound = channel.queue_bind(
+        queue.name().clone(),
+        ShortString::try_new(exchange.as_str()).unwrap_or_default(),
+        ShortString::try_new(&**key).unwrap_or_default(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    answer(bound).await?;
+    Ok(queue.name().clone())
+}

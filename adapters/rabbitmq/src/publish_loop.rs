@@ -1,0 +1,440 @@
+//! The loop behind the publisher. It owns the channel, so that the order of sending is the order of asking.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::pending;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::poll;
+use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{Channel, Confirmation};
+use postrider_contract::{Error, ErrorKind, Receipt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use crate::confirms::{Flights, Slot};
+use crate::declare::answer;
+use crate::fault;
+use crate::link::{Link, Live};
+use crate::outgoing::{Parcel, Unroutable};
+use crate::publisher::{Answer, Batch, Request};
+use crate::topology::Topology;
+
+type Flight = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
+
+/// A channel in confirm mode, and what the broker says about its connection.
+struct Session {
+    live: Live,
+    channel: Channel,
+    events: BoxStream<'static, lapin::Event>,
+}
+
+impl Session {
+    fn works(&self) -> bool {
+        self.channel.status().connected() && self.live.connection.status().connected()
+    }
+
+    /// RabbitMQ reads nothing more from this connection for now: what is held back here never left.
+    fn blocked(&self) -> bool {
+        self.live.connection.status().blocked()
+    }
+}
+
+/// What a confirm said, returns aside.
+enum Fate {
+    Taken,
+    Refused,
+    Lost(lapin::Error),
+}
+
+/// A batch whose answers are coming in.
+struct Open {
+    batch: Batch,
+    answers: Vec<Option<Answer>>,
+    missing: usize,
+    sent: bool,
+}
+
+pub(crate) struct PublishLoop {
+    link: Arc<Link>,
+    topology: Arc<Topology>,
+    session: Option<Session>,
+    connecting: Option<BoxFuture<'static, Result<Session, Error>>>,
+    open: HashMap<u64, Open>,
+    next_batch: u64,
+    /// Batches that have not been sent.
+    waiting: VecDeque<u64>,
+    /// Batches in the order of their deadlines, which is the order they came in.
+    deadlines: VecDeque<u64>,
+    flying: FuturesUnordered<Flight>,
+    flights: Flights,
+    last_error: Option<Error>,
+    finishing: Option<oneshot::Sender<()>>,
+}
+
+impl PublishLoop {
+    pub(crate) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Self {
+        Self {
+            link,
+            topology,
+            session: None,
+            connecting: None,
+            open: HashMap::new(),
+            next_batch: 0,
+            waiting: VecDeque::new(),
+            deadlines: VecDeque::new(),
+            flying: FuturesUnordered::new(),
+            flights: Flights::default(),
+            last_error: None,
+            finishing: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        loop {
+            self.send_waiting().await;
+            while self
+                .deadlines
+                .front()
+                .is_some_and(|batch| !self.open.contains_key(batch))
+            {
+                self.deadlines.pop_front();
+            }
+            if self.open.is_empty()
+                && let Some(done) = self.finishing.take()
+            {
+                let _ = done.send(());
+                return;
+            }
+            let deadline = self.deadlines.front().and_then(|batch| self.open.get(batch));
+            let deadline = deadline.map(|open| open.batch.deadline);
+            tokio::select! {
+                request = requests.recv(), if self.finishing.is_none() => {
+                    let Some(request) = request else { return };
+                    self.take(request);
+                    while let Ok(request) = requests.try_recv() {
+                        self.take(request);
+                    }
+                }
+                Some(landed) = self.flying.next(), if !self.flying.is_empty() => self.land(landed),
+                connected = connected(&mut self.connecting) => {
+                    self.connecting = None;
+                    match connected {
+                        Ok(session) => self.session = Some(session),
+                        Err(error) => self.unreachable(error),
+                    }
+                }
+                // Blocked, unblocked or broken: the next round looks.
+                () = news(self.session.as_mut()) => {}
+                () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => {
+                    self.expire();
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Publish(batch) => {
+                self.next_batch += 1;
+                let count = batch.parcels.len();
+                let open = Open {
+                    answers: (0..count).map(|_| None).collect(),
+                    missing: count,
+                    sent: false,
+                    batch,
+                };
+                self.open.insert(self.next_batch, open);
+                self.waiting.push_back(self.next_batch);
+                self.deadlines.push_back(self.next_batch);
+            }
+            Request::Finish(done) => self.finishing = Some(done),
+        }
+    }
+
+    /// Sends what waits, where there is a channel that takes it; otherwise sees to it that there will be one.
+    async fn send_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if self.session.as_ref().is_some_and(|session| !session.works()) {
+            self.session = None;
+        }
+        let Some(session) = &self.session else {
+            if self.connecting.is_none() {
+                let (link, topology) = (self.link.clone(), self.topology.clone());
+                self.connecting = Some(open_session(link, topology).boxed());
+            }
+            return;
+        };
+        if session.blocked() {
+            self.last_error = Some(Error::new(
+                ErrorKind::Unavailable,
+                "RabbitMQ blocks publishing: it is short of memory or disk",
+            ));
+            return;
+        }
+        let channel = session.channel.clone();
+        while let Some(number) = self.waiting.pop_front() {
+            let Some(open) = self.open.get_mut(&number) else {
+                continue;
+            };
+            open.sent = true;
+            for (index, parcel) in std::mem::take(&mut open.batch.parcels).into_iter().enumerate() {
+                let slot = Slot {
+                    batch: number,
+                    index,
+                    exchange: parcel.exchange.clone(),
+                    routing_key: parcel.routing_key.clone(),
+                    mark: parcel.mark.clone(),
+                    unroutable: parcel.unroutable,
+                    message_id: parcel.message_id.clone(),
+                    returned: false,
+                };
+                let flight = self.flights.add(slot);
+                let mut future: Flight = Box::pin(fly(channel.clone(), parcel, flight));
+                // The first poll queues the frames, so that the order on the wire is this order. It is never ready then,
+                // except on a channel that has just broken.
+                if let std::task::Poll::Ready(landed) = poll!(future.as_mut()) {
+                    future = Box::pin(std::future::ready(landed));
+                }
+                self.flying.push(future);
+            }
+        }
+    }
+
+    /// Takes in what the broker answered.
+    fn land(&mut self, first: (u64, lapin::Result<Confirmation>)) {
+        let mut certain = vec![self.note(first)];
+        self.drain(&mut certain);
+        // lapin resolves the confirms of one acknowledgement one after the other, and the return of one may ride on the
+        // last of them. It holds a lock meanwhile, which this call takes and lets go: after it, whatever was resolved
+        // beside those already seen is there to be seen too.
+        while !certain.is_empty() {
+            if let Some(session) = &self.session {
+                drop(session.channel.wait_for_confirms().now_or_never());
+            }
+            let mut later = Vec::new();
+            self.drain(&mut later);
+            for (flight, fate) in certain {
+                if let Some(slot) = self.flights.remove(flight) {
+                    self.settle(slot.batch, slot.index, verdict(&slot, fate));
+                }
+            }
+            certain = later;
+        }
+    }
+
+    fn drain(&mut self, landed: &mut Vec<(u64, Fate)>) {
+        while let Some(Some(one)) = self.flying.next().now_or_never() {
+            let one = self.note(one);
+            landed.push(one);
+        }
+    }
+
+    /// Notes the return that came with a confirm, whosever it is.
+    fn note(&mut self, (flight, result): (u64, lapin::Result<Confirmation>)) -> (u64, Fate) {
+        let confirmation = match result {
+            Ok(confirmation) => confirmation,
+            Err(error) => return (flight, Fate::Lost(error)),
+        };
+        let fate = if confirmation.is_nack() {
+            Fate::Refused
+        } else {
+            Fate::Taken
+        };
+        if let Some(message) = confirmation.take_message() {
+            let delivery = &message.delivery;
+            self.flights.returned(
+                delivery.exchange.as_str(),
+                delivery.routing_key.as_str(),
+                &delivery.properties,
+            );
+        }
+        (flight, fate)
+    }
+
+    fn settle(&mut self, batch: u64, index: usize, answer: Answer) {
+        let Some(open) = self.open.get_mut(&batch) else {
+            return;
+        };
+        if open.answers[index].is_none() {
+            open.answers[index] = Some(answer);
+            open.missing -= 1;
+        }
+        if open.missing == 0
+            && let Some(open) = self.open.remove(&batch)
+        {
+            let _ = open
+                .batch
+                .answer
+                .send(open.answers.into_iter().flatten().collect());
+        }
+    }
+
+    /// No connection: what cannot be mended is answered at once, the rest waits for its deadline.
+    fn unreachable(&mut self, error: Error) {
+        if error.kind() != ErrorKind::Unavailable {
+            for number in std::mem::take(&mut self.waiting) {
+                self.answer_all(number, &error);
+            }
+        }
+        self.last_error = Some(error);
+    }
+
+    fn expire(&mut self) {
+        let Some(number) = self.deadlines.pop_front() else {
+            return;
+        };
+        let Some(open) = self.open.get(&number) else {
+            return;
+        };
+        if open.sent {
+            let error = Error::new(
+                ErrorKind::Unconfirmed,
+                "no confirm came within `publish_timeout`: it may or may not be there; send it again under the same id",
+            );
+            // Each under its own id.
+            for (index, id) in self.flights.unanswered(number) {
+                let error = match id {
+                    Some(id) => error.clone().with_message_id(id),
+                    None => error.clone(),
+                };
+                self.settle(number, index, Err(error));
+            }
+        } else {
+            self.waiting.retain(|waiting| *waiting != number);
+            let why = self
+                .last_error
+                .clone()
+                .map_or_else(String::new, |error| format!(": {error}"));
+            let error = Error::new(
+                ErrorKind::Unavailable,
+                format!("it could not be sent within `publish_timeout`{why}"),
+            );
+            self.answer_all(number, &error);
+        }
+    }
+
+    fn answer_all(&mut self, number: u64, error: &Error) {
+        let count = self.open.get(&number).map_or(0, |open| open.answers.len());
+        for index in 0..count {
+            self.settle(number, index, Err(error.clone()));
+        }
+    }
+}
+
+/// What a publish's end means.
+fn verdict(slot: &Slot, fate: Fate) -> Answer {
+    let error = match fate {
+        Fate::Taken if !slot.returned => return Ok(Receipt { received: true }),
+        Fate::Taken => match slot.unroutable {
+            Unroutable::Told => return Ok(Receipt { received: false }),
+            Unroutable::NoReceiver => Error::new(
+                ErrorKind::NoReceiver,
+                format!("nobody receives `{}`: no queue is bound to it", slot.routing_key),
+            ),
+            Unroutable::Missing => Error::new(
+                ErrorKind::NoReceiver,
+                format!(
+                    "`{}` leads nowhere from exchange `{}`: its queue is missing; declare the listener's topology again",
+                    slot.routing_key, slot.exchange
+                ),
+            ),
+        },
+        Fate::Refused => Error::new(
+            ErrorKind::Unavailable,
+            "the broker refused the message: a queue is full or has lost its majority",
+        ),
+        Fate::Lost(error) => lost(slot, &error),
+    };
+    Err(match &slot.message_id {
+        Some(id) => error.with_message_id(id.clone()),
+        None => error,
+    })
+}
+
+/// The channel ended before the confirm came.
+fn lost(slot: &Slot, error: &lapin::Error) -> Error {
+    let text = fault::text(error);
+    let exchange = slot.exchange.as_str();
+    // A refusal that names the exchange concerns every publish to it: none was taken.
+    let kind = match fault::reply_code(error) {
+        Some(code) if !exchange.is_empty() && text.contains(&format!("'{exchange}'")) => match code {
+            fault::ACCESS_REFUSED => ErrorKind::Denied,
+            fault::NOT_FOUND => ErrorKind::Unavailable,
+            _ => ErrorKind::Unconfirmed,
+        },
+        _ => ErrorKind::Unconfirmed,
+    };
+    match kind {
+        ErrorKind::Unconfirmed => Error::new(
+            kind,
+            format!("the connection was lost before the confirm came: {text}"),
+        ),
+        _ => Error::new(kind, format!("publishing to exchange `{exchange}`: {text}")),
+    }
+}
+
+async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, lapin::Result<Confirmation>) {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        ..BasicPublishOptions::default()
+    };
+    let Parcel {
+        exchange,
+        routing_key,
+        properties,
+        payload,
+        ..
+    } = parcel;
+    let sent = channel
+        .basic_publish(exchange, routing_key, options, &payload, properties)
+        .await;
+    let result = match sent {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (flight, result)
+}
+
+async fn open_session(link: Arc<Link>, topology: Arc<Topology>) -> Result<Session, Error> {
+    let live = link.get().await?;
+    let events = live.connection.events_listener().boxed();
+    if let Err(error) = topology.exchange(&live).await {
+        // It may be there all the same, only not ours to declare: publishing will tell.
+        tracing::debug!(%error, "the topic exchange could not be declared");
+    }
+    let opening = |error: lapin::Error| fault::error("opening a channel to publish on", &error);
+    let channel = answer(live.connection.create_channel()).await.map_err(opening)?;
+    answer(channel.confirm_select(ConfirmSelectOptions::default()))
+        .await
+        .map_err(opening)?;
+    Ok(Session {
+        live,
+        channel,
+        events,
+    })
+}
+
+async fn connected(
+    connecting: &mut Option<BoxFuture<'static, Result<Session, Error>>>,
+) -> Result<Session, Error> {
+    match connecting {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn news(session: Option<&mut Session>) {
+    match session {
+        Some(session) => {
+            if session.events.next().await.is_none() {
+                pending::<()>().await;
+            }
+        }
+        None => pending().await,
+    }
+}

@@ -1,0 +1,287 @@
+//! Brings deliveries, as many as are there, without a task or a queue between the client library and the caller.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::{FutureExt, StreamExt};
+use lapin::Consumer;
+use lapin::options::BasicCancelOptions;
+use postrider_contract::{
+    Delivery, Error, ErrorKind, Event, Origin, Position, Receiver, Sharing, Token, return_path,
+};
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::fault;
+use crate::keeper::{self, Flow, News};
+use crate::ladder::{self, Destination};
+use crate::layout::{INBOX, LADDER};
+use crate::properties;
+use crate::subscription::Subscribed;
+
+/// How often a channel is looked at while nothing may be taken from it.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(crate) struct RabbitReceiver {
+    subscribed: Arc<Subscribed>,
+    news: mpsc::UnboundedReceiver<News>,
+    ended: mpsc::UnboundedSender<u32>,
+    flow: Option<Flow>,
+    /// Consumers from before a pause: what they fetched still comes.
+    former: VecDeque<Consumer>,
+    paused: bool,
+    /// Told at the next call: the end was seen behind deliveries.
+    later: Option<Event>,
+    over: Option<Error>,
+}
+
+/// What a look at the consumer gave.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
+enum Look {
+    Delivery(lapin::message::Delivery),
+    Ended(Option<lapin::Error>),
+}
+
+impl RabbitReceiver {
+    pub(crate) fn start(subscribed: &Arc<Subscribed>) -> Self {
+        let (tell, news) = mpsc::unbounded_channel();
+        let (ended, hear) = mpsc::unbounded_channel();
+        tokio::spawn(keeper::keep(subscribed.clone(), tell, hear));
+        Self {
+            subscribed: subscribed.clone(),
+            news,
+            ended,
+            flow: None,
+            former: VecDeque::new(),
+            paused: false,
+            later: None,
+            over: None,
+        }
+    }
+
+    fn hear(&mut self, news: Option<News>) -> Result<Event, Error> {
+        match news {
+            Some(News::Open(flow)) => {
+                self.former.clear();
+                self.flow = Some(flow);
+                if self.paused {
+                    self.stop_fetching();
+                }
+                Ok(Event::Ready)
+            }
+            Some(News::Degraded(error)) => Ok(Event::Degraded(error)),
+            Some(News::Over(error)) => {
+                self.over = Some(error.clone());
+                Err(error)
+            }
+            None => Ok(Event::Closed),
+        }
+    }
+
+    /// The channel has ended: nothing of it can be settled any more.
+    fn lost(&mut self, why: Option<&lapin::Error>) -> Event {
+        self.former.clear();
+        if let Some(flow) = self.flow.take() {
+            self.subscribed.end(flow.epoch);
+            let _ = self.ended.send(flow.epoch);
+        }
+        if self.subscribed.shared.is_closed() {
+            return Event::Closed;
+        }
+        let topic = self.subscribed.spec.topic();
+        Event::Degraded(match why {
+            Some(error) => fault::error(&format!("receiving `{topic}`"), error),
+            None => Error::new(
+                ErrorKind::Unavailable,
+                format!("receiving `{topic}`: the broker ended it, as when its queue is deleted"),
+            ),
+        })
+    }
+
+    /// Takes what is there, at most `max`. `Some`: the channel has ended, and nothing was taken.
+    fn take(&mut self, max: usize, into: &mut Vec<Delivery>) -> Option<Event> {
+        let before = into.len();
+        for _ in 0..max {
+            if self.subscribed.is_ordered()
+                && let Some(delivery) = self.subscribed.take_again()
+            {
+                into.push(delivery);
+                continue;
+            }
+            let look = look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never()?;
+            match look {
+                Look::Delivery(delivery) => self.push(delivery, into),
+                Look::Ended(why) => {
+                    let event = self.lost(why.as_ref());
+                    if into.len() == before {
+                        return Some(event);
+                    }
+                    // What was taken comes first, and is stale by now.
+                    self.later = Some(event);
+                    return None;
+                }
+            }
+        }
+        None
+    }
+
+    fn push(&self, delivery: lapin::message::Delivery, into: &mut Vec<Delivery>) {
+        let Some(flow) = &self.flow else { return };
+        let spec = &self.subscribed.spec;
+        let exchange = delivery.exchange.as_str();
+        // Only the adapter's own exchanges lead here: what a producer writes into a header, or publishes to a topic or
+        // straight to the queue, does not come by them.
+        let returned = exchange == INBOX
+            || exchange.starts_with(LADDER)
+                && matches!(
+                    ladder::destination(delivery.routing_key.as_str()),
+                    Some(Destination::Inbox(_))
+                );
+        let returned = returned && spec.sharing == Sharing::Group;
+        let inbound = properties::inbound(&delivery.properties, delivery.data, returned);
+        let origin = if returned {
+            return_path(&inbound.message)
+        } else {
+            Origin::Topic
+        };
+        let delivery = Delivery {
+            token: Token {
+                lane: 0,
+                epoch: flow.epoch,
+                seq: delivery.delivery_tag,
+            },
+            origin,
+            redeliveries: Some(inbound.redeliveries),
+            topic: spec.topic().clone(),
+            position: Position {
+                partition: None,
+                offset: delivery.delivery_tag,
+                minor: None,
+            },
+            message: inbound.message,
+        };
+        if self.subscribed.is_ordered() {
+            self.subscribed.out(&delivery);
+        }
+        into.push(delivery);
+    }
+
+    /// Cancels the consumer. The frame is queued at the first poll, and the client library takes the answer by itself.
+    fn stop_fetching(&self) {
+        let Some(flow) = &self.flow else { return };
+        if let Some(consumer) = &flow.consumer {
+            let cancelling = flow
+                .channel
+                .basic_cancel(consumer.tag(), BasicCancelOptions::default());
+            drop(cancelling.now_or_never());
+        }
+    }
+
+    async fn start_fetching(&mut self) {
+        let Some(flow) = &mut self.flow else { return };
+        self.former.extend(flow.consumer.take());
+        // Where it cannot be started its channel has ended, which the next look at it finds.
+        flow.consumer = keeper::consume(&self.subscribed, &flow.channel, &flow.queue)
+            .await
+            .ok();
+    }
+}
+
+/// Waits for the next delivery, those of former consumers first. A consumer that a pause cancelled ends while its channel
+/// lives: then nothing comes until there is another.
+async fn look(former: &mut VecDeque<Consumer>, flow: Option<&mut Flow>, paused: bool) -> Look {
+    let Some(flow) = flow else {
+        return std::future::pending().await;
+    };
+    while let Some(consumer) = former.front_mut() {
+        match consumer.next().await {
+            Some(Ok(delivery)) => return Look::Delivery(delivery),
+            Some(Err(error)) => return Look::Ended(Some(error)),
+            None => drop(former.pop_front()),
+        }
+    }
+    let Some(consumer) = &mut flow.consumer else {
+        return std::future::pending().await;
+    };
+    match consumer.next().await {
+        Some(Ok(delivery)) => Look::Delivery(delivery),
+        Some(Err(error)) => Look::Ended(Some(error)),
+        None if paused && flow.channel.status().connected() => {
+            flow.consumer = None;
+            std::future::pending().await
+        }
+        None => Look::Ended(None),
+    }
+}
+
+#[async_trait]
+impl Receiver for RabbitReceiver {
+    async fn next(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<Event, Error> {
+        if let Some(error) = &self.over {
+            return Err(error.clone());
+        }
+        if self.subscribed.shared.is_closed() {
+            self.lost(None);
+            return Ok(Event::Closed);
+        }
+        if let Some(event) = self.later.take() {
+            return Ok(event);
+        }
+        let before = into.len();
+        loop {
+            if let Ok(news) = self.news.try_recv() {
+                return self.hear(Some(news));
+            }
+            if max > 0 {
+                if let Some(event) = self.take(max, into) {
+                    return Ok(event);
+                }
+                if into.len() > before {
+                    return Ok(Event::Deliveries);
+                }
+            }
+            let idle = self
+                .flow
+                .as_ref()
+                .is_some_and(|flow| max == 0 || flow.consumer.is_none());
+            let subscribed = self.subscribed.clone();
+            tokio::select! {
+                news = self.news.recv() => return self.hear(news),
+                () = subscribed.shared.closing() => {
+                    self.lost(None);
+                    return Ok(Event::Closed);
+                }
+                looked = look(&mut self.former, self.flow.as_mut(), self.paused), if max > 0 => match looked {
+                    Look::Delivery(delivery) => {
+                        self.push(delivery, into);
+                        if let Some(event) = self.take(max - 1, into) {
+                            self.later = Some(event);
+                        }
+                        return Ok(Event::Deliveries);
+                    }
+                    Look::Ended(why) => return Ok(self.lost(why.as_ref())),
+                },
+                () = subscribed.again.notified(), if max > 0 && subscribed.is_ordered() => {}
+                () = sleep(LOOK), if idle => {
+                    if self.flow.as_ref().is_some_and(|flow| !flow.channel.status().connected()) {
+                        return Ok(self.lost(None));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn pause(&mut self, paused: bool) {
+        if paused == self.paused {
+            return;
+        }
+        self.paused = paused;
+        if paused {
+            self.stop_fetching();
+        } else {
+            self.start_fetching().await;
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Depths, as far as AMQP tells them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_contract::{Error, Order, Sharing, Spec, Status, Topology as Mode};
+use tokio::sync::Mutex;
+
+use crate::dead_index::{DeadIndex, Owner};
+use crate::declare::Declarer;
+use crate::link::Live;
+use crate::stream::StreamReader;
+use crate::subscription::Shared;
+
+/// One call reads at most so much of a stream; the next goes on.
+const AT_ONCE: usize = 50_000;
+/// The count of a stream is a metric: what it counts may be gone.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Dead-letter streams read so far, by stream and group.
+#[derive(Default)]
+pub(crate) struct Depths {
+    read: Mutex<HashMap<(String, Arc<str>), Counted>>,
+}
+
+#[derive(Default)]
+struct Counted {
+    index: DeadIndex,
+    /// The first offset that was kept when reading began.
+    first: Option<u64>,
+}
+
+impl Depths {
+    /// An answer for each: what waits, from the queue itself; dead letters, from the stream, some seconds old. What is
+    /// unsettled or in the delay ladder AMQP does not tell by group.
+    pub(crate) async fn of(&self, shared: &Arc<Shared>, specs: &[Spec]) -> Result<Vec<Status>, Error> {
+        let live = shared.intake.get().await?;
+        let mut looking = Declarer::new(&live, Mode::Verify);
+        let mut statuses = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let mut status = Status::default();
+            if spec.sharing == Sharing::Group {
+                let ordered = spec.order == Order::ByKey;
+                let queue = shared.topology.layout().queue(spec.topic(), &spec.group, ordered);
+                status.waiting = looking
+                    .look(&queue)
+                    .await?
+                    .map(|queue| u64::from(queue.message_count()));
+            }
+            if let Some(topic) = &spec.dead_letter {
+                let stream = shared.topology.layout().stream(topic);
+                status.dead = match looking.look(&stream).await? {
+                    None => None,
+                    Some(queue) => {
+                        self.dead(shared, &live, spec, stream, queue.message_count())
+                            .await?
+                    }
+                };
+            }
+            statuses.push(status);
+        }
+        Ok(statuses)
+    }
+
+    async fn dead(
+        &self,
+        shared: &Shared,
+        live: &Live,
+        spec: &Spec,
+        stream: String,
+        count: u32,
+    ) -> Result<Option<u64>, Error> {
+        let layout = shared.topology.layout();
+        let owner = Owner {
+            source: spec.topic().to_string(),
+            group: spec.group.to_string(),
+            queues: [
+                layout.queue(spec.topic(), &spec.group, false),
+                layout.queue(spec.topic(), &spec.group, true),
+            ],
+        };
+        let mut all = self.read.lock().await;
+        let counted = all.entry((stream.clone(), spec.group.clone())).or_default();
+        // It was made anew.
+        if counted.index.next() > counted.first.unwrap_or(0) + u64::from(count) + AT_ONCE as u64 {
+            *counted = Counted::default();
+        }
+        let behind = |counted: &Counted| counted.index.next() < counted.first.unwrap_or(0) + u64::from(count);
+        if !behind(counted) {
+            return Ok(Some(counted.index.open_count()));
+        }
+        let mut reader = StreamReader::open(live, &stream, counted.index.next()).await?;
+        for _ in 0..AT_ONCE {
+            let Some(entry) = reader.next_within(PATIENCE).await? else {
+                break;
+            };
+            counted.first.get_or_insert(entry.offset);
+            counted.index.add(&owner, &entry);
+            if !behind(counted) {
+                return Ok(Some(counted.index.open_count()));
+            }
+        }
+        Ok(None)
+    }
+}

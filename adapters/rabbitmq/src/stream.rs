@@ -1,0 +1,115 @@
+//! Reads a dead-letter stream, which consumes nothing.
+
+use std::time::Duration;
+
+use futures_util::{FutureExt, StreamExt};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Consumer};
+use postrider_contract::{Error, ErrorKind};
+use tokio::time::timeout;
+
+use crate::declare::answer;
+use crate::fault;
+use crate::layout::MARKS;
+use crate::link::Live;
+use crate::properties::{self, short};
+
+/// How far the broker reads ahead.
+const PREFETCH: u16 = 200;
+/// What is known to be there comes within this.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One entry of a stream.
+pub(crate) struct Entry {
+    pub(crate) offset: u64,
+    /// It is a mark of ours: nothing published to a topic comes by that exchange.
+    pub(crate) is_mark: bool,
+    pub(crate) properties: BasicProperties,
+    pub(crate) payload: Vec<u8>,
+}
+
+/// Reads entries in order.
+pub(crate) struct StreamReader {
+    channel: Channel,
+    consumer: Consumer,
+    stream: String,
+}
+
+impl StreamReader {
+    /// Starts at an offset, or at the first entry that is kept if that is later.
+    pub(crate) async fn open(live: &Live, stream: &str, offset: u64) -> Result<Self, Error> {
+        let failed = |error: lapin::Error| fault::error(&format!("reading `{stream}`"), &error);
+        let channel = answer(live.connection.create_channel()).await.map_err(failed)?;
+        answer(channel.basic_qos(PREFETCH, BasicQosOptions::default()))
+            .await
+            .map_err(failed)?;
+        let mut arguments = FieldTable::default();
+        let from = if offset == 0 {
+            AMQPValue::LongString("first".into())
+        } else {
+            AMQPValue::LongLongInt(offset as i64)
+        };
+        arguments.insert("x-stream-offset".into(), from);
+        let consuming = channel.basic_consume(
+            short(stream)?,
+            ShortString::default(),
+            BasicConsumeOptions::default(),
+            arguments,
+        );
+        let consumer = answer(consuming).await.map_err(failed)?;
+        Ok(Self {
+            channel,
+            consumer,
+            stream: stream.to_owned(),
+        })
+    }
+
+    /// The next entry, which is known to be there.
+    pub(crate) async fn next(&mut self) -> Result<Entry, Error> {
+        match self.next_within(PATIENCE).await? {
+            Some(entry) => Ok(entry),
+            None => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("reading `{}`: no entry came within {PATIENCE:?}", self.stream),
+            )),
+        }
+    }
+
+    /// The next entry, if one comes in time.
+    pub(crate) async fn next_within(&mut self, patience: Duration) -> Result<Option<Entry>, Error> {
+        let delivery = match timeout(patience, self.consumer.next()).await {
+            Err(_) => return Ok(None),
+            Ok(Some(Ok(delivery))) => delivery,
+            Ok(Some(Err(error))) => return Err(fault::error(&format!("reading `{}`", self.stream), &error)),
+            Ok(None) => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("reading `{}`: the broker ended it", self.stream),
+                ));
+            }
+        };
+        // Without an offset it is no stream, and acknowledging would consume.
+        let Some(offset) = properties::stream_offset(&delivery.properties) else {
+            return Err(Error::new(
+                ErrorKind::Topology,
+                format!(
+                    "queue `{}` is no stream, so its messages cannot be looked at without consuming them; \
+                     delete it once it is empty, and it is declared anew",
+                    self.stream
+                ),
+            ));
+        };
+        // For a stream this only asks for more.
+        let acked = self
+            .channel
+            .basic_ack(delivery.delivery_tag, BasicAckOptions::default());
+        drop(acked.now_or_never());
+        Ok(Some(Entry {
+            offset,
+            is_mark: delivery.exchange.as_str() == MARKS,
+            properties: delivery.properties,
+            payload: delivery.data,
+        }))
+    }
+}

@@ -1,0 +1,318 @@
+//! Declares, or only checks, what the listeners need.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use lapin::ExchangeKind;
+use postrider_contract::{Error, ErrorKind, Order, Problem, Sharing, Spec, Start, Topology as Mode, names};
+
+use crate::declare::{Declarer, Fault};
+use crate::ladder::{self, Destination};
+use crate::layout::{
+    DISCARDED, INBOX, LADDER_EXIT, Layout, MARKS, UNROUTED, dead_letter_stream, discarding_queue,
+    group_queue, keeping_queue, ladder_exit, ladder_queue,
+};
+use crate::link::Live;
+
+/// What was planned, and how to bring it back when it goes missing.
+pub(crate) struct Topology {
+    layout: Layout,
+    state: Mutex<State>,
+    /// One declaration at a time: they would only repeat each other.
+    busy: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    mode: Option<Mode>,
+    dead_letters: HashSet<Arc<str>>,
+    /// The connection on which the shared part was declared.
+    shared_on: u32,
+}
+
+impl Topology {
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            state: Mutex::default(),
+            busy: tokio::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Whether things may be created: unless the application said otherwise.
+    pub(crate) fn declares(&self) -> bool {
+        self.state().mode != Some(Mode::Verify)
+    }
+
+    /// Whether a topic is kept in a stream, as dead-letter topics are.
+    pub(crate) fn is_dead_letter_topic(&self, topic: &str) -> bool {
+        topic.strip_suffix(".dlq").is_some() || self.state().dead_letters.contains(topic)
+    }
+
+    /// Checks and, in its mode, declares everything. All problems, not the first.
+    pub(crate) async fn plan(&self, live: &Live, specs: &[Spec], mode: Mode) -> Vec<Problem> {
+        {
+            let mut state = self.state();
+            state.mode = Some(mode);
+            state
+                .dead_letters
+                .extend(specs.iter().filter_map(|spec| spec.dead_letter.clone()));
+        }
+        let _busy = self.busy.lock().await;
+        let (mut problems, mut possible) = (Vec::new(), Vec::new());
+        for spec in specs {
+            let found = self.impossible(spec);
+            if found.is_empty() {
+                possible.push(spec);
+            }
+            problems.extend(found);
+        }
+        let mut declarer = Declarer::new(live, mode);
+        let first = specs
+            .first()
+            .map_or_else(|| Arc::from("(none)"), |spec| spec.listener.clone());
+        if let Err(fault) = self.shared(&mut declarer, needs_the_ladder(specs)).await {
+            problems.push(fault.problem(&first));
+        }
+        problems.extend(
+            declarer
+                .take_faults()
+                .into_iter()
+                .map(|fault| fault.problem(&first)),
+        );
+        for spec in possible {
+            if let Err(fault) = self.own(&mut declarer, spec).await {
+                problems.push(fault.problem(&spec.listener));
+            }
+            if let Err(fault) = self.other_queue(&mut declarer, spec).await {
+                problems.push(fault.problem(&spec.listener));
+            }
+            let faults = declarer.take_faults();
+            problems.extend(faults.into_iter().map(|fault| fault.problem(&spec.listener)));
+        }
+        if problems.is_empty() {
+            self.state().shared_on = live.number;
+        }
+        problems
+    }
+
+    /// Declares what one listener needs, after a connection was lost or a queue went missing. Nothing in verify mode.
+    pub(crate) async fn again(&self, live: &Live, spec: &Spec, shared_too: bool) -> Result<(), Error> {
+        if !self.declares() {
+            return Ok(());
+        }
+        let _busy = self.busy.lock().await;
+        let mut declarer = Declarer::new(live, Mode::Declare);
+        if shared_too || self.state().shared_on != live.number {
+            self.shared(&mut declarer, spec.sharing == Sharing::Group).await?;
+        }
+        self.own(&mut declarer, spec).await?;
+        if let Some(fault) = declarer.take_faults().into_iter().next() {
+            return Err(fault.into());
+        }
+        self.state().shared_on = live.number;
+        Ok(())
+    }
+
+    /// Declares the exchange that topics are published to. Nothing in verify mode.
+    pub(crate) async fn exchange(&self, live: &Live) -> Result<(), Error> {
+        if self.declares() {
+            let mut declarer = Declarer::new(live, Mode::Declare);
+            declarer
+                .exchange(&self.layout.exchange, ExchangeKind::Topic, None)
+                .await?;
+            if let Some(fault) = declarer.take_faults().into_iter().next() {
+                return Err(fault.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// What every listener shares: the topic exchange, and for groups the inbox and the delay ladder.
+    async fn shared(&self, declarer: &mut Declarer<'_>, with_ladder: bool) -> Result<(), Fault> {
+        declarer
+            .exchange(&self.layout.exchange, ExchangeKind::Topic, None)
+            .await?;
+        if !with_ladder {
+            return Ok(());
+        }
+        declarer.exchange(INBOX, ExchangeKind::Direct, None).await?;
+        declarer.exchange(MARKS, ExchangeKind::Direct, None).await?;
+        declarer.exchange(UNROUTED, ExchangeKind::Topic, None).await?;
+        declarer.queue(UNROUTED, keeping_queue()).await?;
+        declarer
+            .bind_queue(UNROUTED, UNROUTED, &ladder::arrives_any('i'))
+            .await?;
+        declarer.queue(DISCARDED, discarding_queue()).await?;
+        declarer
+            .bind_queue(DISCARDED, UNROUTED, &ladder::arrives_any('t'))
+            .await?;
+        // A retry whose group is gone must leave the ladder, or it would hold up every other.
+        declarer
+            .exchange(LADDER_EXIT, ExchangeKind::Topic, Some(ladder_exit()))
+            .await?;
+        let mut next = LADDER_EXIT.to_owned();
+        for n in 0..ladder::LEVELS {
+            let level = ladder::level(n);
+            declarer.exchange(&level, ExchangeKind::Topic, None).await?;
+            declarer
+                .queue(&level, ladder_queue(ladder::wait_ms(n), &next))
+                .await?;
+            declarer.bind_queue(&level, &level, &ladder::stays(n)).await?;
+            declarer.bind_exchange(&next, &level, &ladder::passes(n)).await?;
+            next = level;
+        }
+        Ok(())
+    }
+
+    /// What one listener has to itself: its group's queue and its dead-letter topic.
+    async fn own(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        if let Some(topic) = &spec.dead_letter {
+            let stream = self.layout.stream(topic);
+            declarer.queue(&stream, dead_letter_stream()).await?;
+            declarer.bind_queue(&stream, &self.layout.exchange, topic).await?;
+            declarer.bind_queue(&stream, MARKS, &stream).await?;
+        }
+        if spec.sharing == Sharing::Broadcast {
+            return Ok(());
+        }
+        let (topic, group) = (spec.topic(), &spec.group);
+        let ordered = spec.order == Order::ByKey;
+        let queue = self.layout.queue(topic, group, ordered);
+        let fallback = names::dead_letter_topic(topic, group);
+        declarer
+            .queue(&queue, group_queue(&self.layout.exchange, &fallback, ordered))
+            .await?;
+        let inbox = self.layout.inbox(topic, group);
+        declarer.bind_queue(&queue, &self.layout.exchange, topic).await?;
+        declarer.bind_queue(&queue, INBOX, &inbox).await?;
+        declarer
+            .bind_queue(&queue, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
+            .await?;
+        declarer
+            .bind_queue(&queue, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
+            .await
+    }
+
+    /// `ordered` was switched: the queue of the other kind must be empty and idle, and stops receiving.
+    async fn other_queue(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        if spec.sharing == Sharing::Broadcast {
+            return Ok(());
+        }
+        let (topic, group) = (spec.topic(), &spec.group);
+        let ordered = spec.order == Order::ByKey;
+        let other = self.layout.queue(topic, group, !ordered);
+        let Some(found) = declarer.look(&other).await? else {
+            return Ok(());
+        };
+        if found.message_count() > 0 || found.consumer_count() > 0 {
+            return Err(Fault::new(
+                ErrorKind::Topology,
+                format!(
+                    "`ordered` was switched {}, and the group's former queue `{other}` still has {} messages and {} consumers",
+                    if ordered { "on" } else { "off" },
+                    found.message_count(),
+                    found.consumer_count()
+                ),
+                format!(
+                    "let the former version empty it and stop all its instances, then start this one; or, to give up \
+                     what is in it, delete it: rabbitmqctl delete_queue '{other}'"
+                ),
+            ));
+        }
+        let inbox = self.layout.inbox(topic, group);
+        declarer
+            .unbind_queue(&other, &self.layout.exchange, topic)
+            .await?;
+        declarer.unbind_queue(&other, INBOX, &inbox).await?;
+        declarer
+            .unbind_queue(&other, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
+            .await?;
+        declarer
+            .unbind_queue(&other, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
+            .await
+    }
+
+    /// What no declaration could mend.
+    fn impossible(&self, spec: &Spec) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |what: String, help: &str| {
+            problems.push(Problem {
+                listener: spec.listener.clone(),
+                what,
+                help: help.into(),
+            });
+        };
+        for checked in [
+            names::check_topic(spec.topic()),
+            names::check_group(&spec.group),
+            spec.dead_letter.as_deref().map_or(Ok(()), names::check_topic),
+        ] {
+            if let Err(error) = checked {
+                add(error.to_string(), "rename it");
+            }
+        }
+        let topic = spec.topic();
+        if names::is_reserved(topic) && topic.strip_suffix(".dlq").is_none() {
+            add(format!("topic `{topic}` ends as internal topics do"), "rename it");
+        }
+        if spec.dead_letter.as_ref() == Some(topic) {
+            add(
+                format!("topic `{topic}` is its own dead-letter topic: what fails would come again for ever"),
+                "name another dead-letter topic",
+            );
+        }
+        if spec.start == Start::Earliest {
+            add(
+                "`start = earliest` asks for history, and a RabbitMQ queue has none from before it was declared".into(),
+                "leave `start` out, or declare the group before the first message",
+            );
+        }
+        if let Some(longest) = spec.max_delay
+            && longest > ladder::LONGEST
+        {
+            add(
+                format!(
+                    "it may wait {longest:?} before a retry, and the delay ladder carries {:?}",
+                    ladder::LONGEST
+                ),
+                "lower the backoff's cap",
+            );
+        }
+        let inbox = self.layout.inbox(spec.topic(), &spec.group);
+        let room = 255 - ladder::KEY_OVERHEAD;
+        if inbox.len() > room {
+            add(
+                format!(
+                    "topic and group make a queue name of {} bytes, and at most {room} fit a routing key",
+                    inbox.len()
+                ),
+                "shorten the topic or the group",
+            );
+        }
+        if matches!(&*spec.group, "dlq" | "retry" | "inbox") {
+            add(
+                format!(
+                    "the group is called `{}`, which names an internal topic",
+                    spec.group
+                ),
+                "call it otherwise",
+            );
+        }
+        problems
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn needs_the_ladder(specs: &[Spec]) -> bool {
+    specs.iter().any(|spec| spec.sharing == Sharing::Group)
+}

@@ -1,0 +1,92 @@
+//! A broker of a test's own, which it may restart, kill and freeze.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+
+use postrider_contract::BrokerUrl;
+
+pub struct OwnBroker {
+    state: PathBuf,
+    port: u16,
+    settings: Vec<(&'static str, String)>,
+}
+
+impl OwnBroker {
+    /// Starts one on free ports, and waits until it answers.
+    pub fn start() -> Self {
+        // Held together, so that they differ.
+        let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+        let ports = sockets.map(|socket| socket.local_addr().expect("its address").port());
+        let state = std::env::temp_dir().join(super::unique("postrider-rabbitmq"));
+        let own = Self {
+            settings: vec![
+                ("POSTRIDER_TEST_STATE", state.display().to_string()),
+                ("POSTRIDER_TEST_RABBITMQ_PORT", ports[0].to_string()),
+                ("POSTRIDER_TEST_RABBITMQ_NODE_PORT", ports[1].to_string()),
+                ("POSTRIDER_TEST_RABBITMQ_EPMD_PORT", ports[2].to_string()),
+            ],
+            state,
+            port: ports[0],
+        };
+        own.ctl(&["start", "rabbitmq"]);
+        own.ctl(&["wait", "rabbitmq"]);
+        own
+    }
+
+    pub fn url(&self) -> BrokerUrl {
+        self.url_with("")
+    }
+
+    /// The URL with a query.
+    pub fn url_with(&self, query: &str) -> BrokerUrl {
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/postrider{query}", self.port);
+        url.parse().expect("a URL")
+    }
+
+    /// Runs a verb on it, such as `kill`, and fails if that fails.
+    pub fn verb(&self, verb: &str) {
+        self.ctl(&[verb, "rabbitmq"]);
+    }
+
+    /// Starts it again and waits until it answers.
+    pub fn up(&self) {
+        self.verb("start");
+        self.verb("wait");
+    }
+
+    /// Runs rabbitmqctl.
+    pub fn rabbitmqctl(&self, arguments: &[&str]) -> String {
+        let mut all = vec!["cli", "rabbitmq"];
+        all.extend(arguments);
+        self.ctl(&all)
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> String {
+        let ctl = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/brokers/ctl");
+        let output = Command::new(ctl)
+            .args(arguments)
+            .envs(self.settings.iter().map(|(name, value)| (*name, value.as_str())))
+            .output()
+            .expect("tests/brokers/ctl runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "ctl {arguments:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+}
+
+impl Drop for OwnBroker {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.ctl(&["clean", "rabbitmq"]);
+            let _ = std::fs::remove_dir_all(&self.state);
+            return;
+        }
+        // A second panic would hide the first.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.ctl(&["clean", "rabbitmq"])));
+    }
+}
