@@ -1,0 +1,364 @@
+//! Connections: one that all commands share, and dedicated ones for what blocks. Each is made again when it breaks.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use postrider_contract::{Backoff, Error, ErrorKind};
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
+    ProtocolVersion, RedisConnectionInfo, Value,
+};
+use tokio::time::{Instant, timeout};
+
+use crate::failure::{Failure, from_server, unavailable};
+use crate::scripts::{Name, Scripts};
+use crate::settings::Settings;
+use crate::tls;
+
+/// How long the short commands may take: acknowledgements, scripts, questions.
+pub(crate) const COMMAND: Duration = Duration::from_secs(10);
+
+/// A connection of its own, with what the server calls it.
+pub(crate) struct Dedicated {
+    pub(crate) connection: MultiplexedConnection,
+    /// For `CLIENT UNBLOCK`; unknown where the server does not tell.
+    pub(crate) id: Option<i64>,
+}
+
+/// The connection that all commands share.
+pub(crate) struct Link {
+    settings: Arc<Settings>,
+    /// How the server shows this client.
+    name: String,
+    scripts: Scripts,
+    live: Mutex<Live>,
+    /// One attempt to connect at a time.
+    connecting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Live {
+    connection: Option<MultiplexedConnection>,
+    /// Counts connections, so that a late failure does not tear down the next one.
+    generation: u64,
+    failures: u32,
+}
+
+impl Link {
+    pub(crate) fn new(settings: Arc<Settings>, name: &str) -> Self {
+        Self {
+            settings,
+            // The server takes no blanks or line breaks here.
+            name: name
+                .chars()
+                .map(|c| if c.is_ascii_graphic() { c } else { '-' })
+                .collect(),
+            scripts: Scripts::new(),
+            live: Mutex::default(),
+            connecting: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// A call of a script, without arguments yet.
+    pub(crate) fn script(&self, name: Name, keys: &[&str]) -> Cmd {
+        self.scripts.call(name, keys)
+    }
+
+    /// Runs one command; an error reply is an error.
+    pub(crate) async fn run(&self, command: &Cmd, within: Duration) -> Result<Value, Failure> {
+        let deadline = Instant::now() + within;
+        let mut reloaded = false;
+        loop {
+            let (mut connection, generation) = self.connection(deadline).await.map_err(Failure::before)?;
+            let answer = timeout(left(deadline), connection.send_packed_command(command)).await;
+            let failure = match answer {
+                Ok(Ok(Value::ServerError(error))) if error.code() == "NOSCRIPT" && !reloaded => {
+                    // Somebody flushed the scripts. It did not run, so it may run again.
+                    reloaded = true;
+                    self.load(&mut connection, deadline).await?;
+                    continue;
+                }
+                Ok(Ok(Value::ServerError(error))) => {
+                    self.demoted(error.code(), generation);
+                    return Err(Failure {
+                        error: from_server(&error),
+                        sent: false,
+                        broken: false,
+                    });
+                }
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => Failure::of(&error),
+                Err(_) => Failure::silent(within),
+            };
+            if failure.broken {
+                self.lost(generation);
+            }
+            return Err(failure);
+        }
+    }
+
+    /// Runs commands in one round trip; an answer for each, error replies among them.
+    pub(crate) async fn pipeline(
+        &self,
+        commands: &Pipeline,
+        within: Duration,
+    ) -> Result<Vec<Value>, Failure> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = Instant::now() + within;
+        let (mut connection, generation) = self.connection(deadline).await.map_err(Failure::before)?;
+        let answer = connection.send_packed_commands(commands, 0, commands.len());
+        let failure = match timeout(left(deadline), answer).await {
+            Ok(Ok(values)) => {
+                for value in &values {
+                    if let Value::ServerError(error) = value {
+                        self.demoted(error.code(), generation);
+                    }
+                }
+                return Ok(values);
+            }
+            Ok(Err(error)) => Failure::of(&error),
+            Err(_) => Failure::silent(within),
+        };
+        if failure.broken {
+            self.lost(generation);
+        }
+        Err(failure)
+    }
+
+    /// The shared connection, made if need be; tried again with backoff until the deadline.
+    async fn connection(&self, deadline: Instant) -> Result<(MultiplexedConnection, u64), Error> {
+        if let Some(live) = self.live() {
+            return Ok(live);
+        }
+        let Ok(_one) = tokio::time::timeout_at(deadline, self.connecting.lock()).await else {
+            return Err(self.unreachable(None));
+        };
+        loop {
+            // Another may have made it while this one waited.
+            if let Some(live) = self.live() {
+                return Ok(live);
+            }
+            let error = match timeout(left(deadline), self.dedicated(true)).await {
+                Ok(Ok(Dedicated { connection, .. })) => {
+                    let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+                    live.generation += 1;
+                    live.failures = 0;
+                    live.connection = Some(connection.clone());
+                    return Ok((connection, live.generation));
+                }
+                Ok(Err(error)) if !error.is_retryable() => return Err(error),
+                Ok(Err(error)) => Some(error),
+                Err(_) => None,
+            };
+            let wait = {
+                let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+                live.failures = live.failures.saturating_add(1);
+                Backoff::RECONNECT.wait(live.failures).min(Duration::from_secs(2))
+            };
+            if Instant::now() + wait >= deadline {
+                return Err(self.unreachable(error));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn live(&self) -> Option<(MultiplexedConnection, u64)> {
+        let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        Some((live.connection.clone()?, live.generation))
+    }
+
+    fn lost(&self, generation: u64) {
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if live.generation == generation {
+            live.connection = None;
+        }
+    }
+
+    /// A primary that became a replica says so; the next connection may find the new primary.
+    fn demoted(&self, code: &str, generation: u64) {
+        if code == "READONLY" {
+            self.lost(generation);
+        }
+    }
+
+    /// Drops the shared connection for good.
+    pub(crate) fn disconnect(&self) {
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .connection = None;
+    }
+
+    fn unreachable(&self, why: Option<Error>) -> Error {
+        let error = unavailable(format!("Redis at {} cannot be reached", self.settings.shown));
+        match why {
+            Some(why) => error.with_source(why),
+            None => error,
+        }
+    }
+
+    /// A new connection to the first host that takes writes. `scripts`: with the scripts loaded.
+    pub(crate) async fn dedicated(&self, scripts: bool) -> Result<Dedicated, Error> {
+        let mut last = None;
+        for (host, port) in &self.settings.hosts {
+            match self.open(host, *port, scripts).await {
+                Ok(dedicated) => return Ok(dedicated),
+                // Wrong credentials are wrong everywhere.
+                Err(error) if error.kind() == ErrorKind::Denied => return Err(error),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host")))
+    }
+
+    async fn open(&self, host: &str, port: u16, scripts: bool) -> Result<Dedicated, Error> {
+        let client = self.client(host, port, false)?;
+        let config = AsyncConnectionConfig::new()
+            // Ours are around every call: these would also end a blocking read that has just been served.
+            .set_response_timeout(None)
+            .set_connection_timeout(Some(self.settings.connect_timeout));
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+            .map_err(|error| self.refused(host, port, &error))?;
+        // Not by the client library, which calls every failure here a wrong password.
+        let mut hello = redis::pipe();
+        if let Some(password) = &self.settings.password {
+            let auth = hello.cmd("AUTH");
+            if let Some(user) = &self.settings.user {
+                auth.arg(user);
+            }
+            auth.arg(password.expose());
+        }
+        if self.settings.database != 0 {
+            hello.cmd("SELECT").arg(self.settings.database);
+        }
+        let needed = hello.len();
+        hello.cmd("PING");
+        hello.cmd("CLIENT").arg("SETNAME").arg(&self.name);
+        hello.cmd("CLIENT").arg("ID");
+        if self.settings.hosts.len() > 1 {
+            hello.cmd("ROLE");
+        }
+        let answer = timeout(
+            self.settings.connect_timeout,
+            connection.send_packed_commands(&hello, 0, hello.len()),
+        );
+        let answers = answer
+            .await
+            .map_err(|_| {
+                unavailable(format!(
+                    "Redis at {host}:{port} takes connections and does not answer"
+                ))
+            })?
+            .map_err(|error| self.refused(host, port, &error))?;
+        for answer in &answers[..=needed.min(answers.len().saturating_sub(1))] {
+            if let Value::ServerError(error) = answer {
+                return Err(from_server(error));
+            }
+        }
+        if answers.get(needed + 3).is_some_and(is_replica) {
+            return Err(unavailable(format!("Redis at {host}:{port} is a replica")));
+        }
+        if scripts {
+            let deadline = Instant::now() + self.settings.connect_timeout;
+            self.load(&mut connection, deadline)
+                .await
+                .map_err(|failure| failure.error)?;
+        }
+        let id = match answers.get(needed + 2) {
+            Some(Value::Int(id)) => Some(*id),
+            _ => None,
+        };
+        Ok(Dedicated { connection, id })
+    }
+
+    /// A connection for subscribing to channels.
+    pub(crate) async fn pub_sub(&self) -> Result<PubSub, Error> {
+        let mut last = None;
+        for (host, port) in &self.settings.hosts {
+            let client = self.client(host, *port, true)?;
+            match timeout(self.settings.connect_timeout, client.get_async_pubsub()).await {
+                Ok(Ok(pub_sub)) => return Ok(pub_sub),
+                Ok(Err(error)) => last = Some(self.refused(host, *port, &error)),
+                Err(_) => last = Some(unavailable(format!("Redis at {host}:{port} does not answer"))),
+            }
+        }
+        Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host")))
+    }
+
+    async fn load(&self, connection: &mut MultiplexedConnection, deadline: Instant) -> Result<(), Failure> {
+        let mut load = redis::pipe();
+        for command in Scripts::load() {
+            load.add_command(command);
+        }
+        let answers = timeout(
+            left(deadline),
+            connection.send_packed_commands(&load, 0, load.len()),
+        )
+        .await
+        .map_err(|_| Failure::silent(self.settings.connect_timeout))?
+        .map_err(|error| Failure::of(&error))?;
+        for answer in answers {
+            if let Value::ServerError(error) = answer {
+                return Err(Failure::before(from_server(&error)));
+            }
+        }
+        Ok(())
+    }
+
+    fn client(&self, host: &str, port: u16, authenticate: bool) -> Result<Client, Error> {
+        let mut redis = RedisConnectionInfo::default()
+            // The older protocol is understood by every server and proxy, and its replies are all that is needed.
+            .set_protocol(ProtocolVersion::RESP2)
+            .set_lib_name("postrider", env!("CARGO_PKG_VERSION"));
+        if authenticate {
+            if let Some(user) = &self.settings.user {
+                redis = redis.set_username(user);
+            }
+            if let Some(password) = &self.settings.password {
+                redis = redis.set_password(password.expose());
+            }
+        }
+        let address = match &self.settings.tls {
+            None => ConnectionAddr::Tcp(host.to_owned(), port),
+            Some(_) => ConnectionAddr::TcpTls {
+                host: host.to_owned(),
+                port,
+                insecure: false,
+                tls_params: None,
+            },
+        };
+        let info: ConnectionInfo = address
+            .into_connection_info()
+            .map_err(|error| unavailable(format!("Redis at {host}:{port}: {error}")))?;
+        let tcp = redis::io::tcp::TcpSettings::default().set_nodelay(true);
+        tls::client(
+            info.set_redis_settings(redis).set_tcp_settings(tcp),
+            self.settings.tls.as_ref(),
+        )
+    }
+
+    fn refused(&self, host: &str, port: u16, error: &redis::RedisError) -> Error {
+        if self.settings.tls.is_some()
+            && let Some(error) = tls::refused(host, port, error)
+        {
+            return error;
+        }
+        unavailable(format!("Redis at {host}:{port}: {}", Failure::of(error).error))
+    }
+}
+
+fn is_replica(role: &Value) -> bool {
+    match role {
+        Value::Array(parts) => matches!(parts.first(), Some(Value::BulkString(word)) if word == b"slave"),
+        _ => false,
+    }
+}
+
+fn left(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,38 @@
+-- Passes on what is due. Every instance runs this; a frame is passed on once.
+-- KEYS: sorted set, target. ARGV: 'inbox' | 'stream' | 'channel', the most to pass on.
+-- Answers how many it was, and how many milliseconds remain until the next (-1: there is none).
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+
+-- The fields that a frame holds; too many for one Lua call stay in the frame, which readers take as well.
+local function entry(frame)
+  local count, at = struct.unpack('>I4', frame, 29)
+  if count > 2000 then
+    return { ':frame', frame }
+  end
+  local fields = {}
+  for n = 1, 2 * count do
+    local length
+    length, at = struct.unpack('>I4', frame, at)
+    fields[n] = string.sub(frame, at, at + length - 1)
+    at = at + length
+  end
+  return fields
+end
+
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
+for _, frame in ipairs(due) do
+  if ARGV[1] == 'inbox' then
+    redis.call('XADD', KEYS[2], '*', ':frame', frame)
+  elseif ARGV[1] == 'stream' then
+    redis.call('XADD', KEYS[2], '*', unpack(entry(frame)))
+  else
+    redis.call('PUBLISH', KEYS[2], frame)
+  end
+  redis.call('ZREM', KEYS[1], frame)
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+if #first == 0 then
+  return { #due, -1 }
+end
+return { #due, math.max(0, tonumber(first[2]) - now) }

@@ -1,0 +1,37 @@
+-- Hands entries to whoever looks next: they become idle for a day under a name that nobody uses.
+-- KEYS: stream. ARGV: group, consumer, name, 'all' | 'some', then ids and delivery counts in turn. A count is restored for
+-- what was fetched and never handed out; -1 leaves it. With 'all', whatever else is pending goes too, and the consumer is
+-- deleted when nothing is left. Answers how many it was.
+local stream, group, consumer, name = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local function give(id, count)
+  if #redis.call('XPENDING', stream, group, id, id, 1, consumer) == 0 then
+    return 0
+  end
+  if count >= 0 then
+    redis.call('XCLAIM', stream, group, name, 0, id, 'IDLE', 86400000, 'RETRYCOUNT', count, 'JUSTID')
+  else
+    redis.call('XCLAIM', stream, group, name, 0, id, 'IDLE', 86400000, 'JUSTID')
+  end
+  return 1
+end
+local given = 0
+for at = 5, #ARGV, 2 do
+  given = given + give(ARGV[at], tonumber(ARGV[at + 1]))
+end
+if ARGV[4] == 'all' then
+  local left = redis.call('XPENDING', stream, group, '-', '+', 1000, consumer)
+  while #left > 0 do
+    local before = given
+    for _, pending in ipairs(left) do
+      given = given + give(pending[1], -1)
+    end
+    if given == before then
+      break
+    end
+    left = redis.call('XPENDING', stream, group, '-', '+', 1000, consumer)
+  end
+  if #left == 0 then
+    redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
+  end
+end
+return given

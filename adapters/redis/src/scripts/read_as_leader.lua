@@ -1,0 +1,27 @@
+-- Reads for an ordered group, if the lease is this instance's at this very moment: a former leader reads nothing.
+-- KEYS: lease, then streams. ARGV: instance, group, most per stream.
+-- Answers: 1 if it is the leader's, what was read as XREADGROUP gives it, and where each stream's group stands.
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return { 0, {}, {} }
+end
+local command = { 'XREADGROUP', 'GROUP', ARGV[2], ARGV[1], 'COUNT', ARGV[3], 'STREAMS' }
+for n = 2, #KEYS do
+  command[#command + 1] = KEYS[n]
+end
+for _ = 2, #KEYS do
+  command[#command + 1] = '>'
+end
+local read = redis.call(unpack(command)) or {}
+local positions = {}
+for n = 2, #KEYS do
+  for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[n])) do
+    local group = {}
+    for at = 1, #flat, 2 do
+      group[flat[at]] = flat[at + 1]
+    end
+    if group['name'] == ARGV[2] then
+      positions[n - 1] = group['last-delivered-id']
+    end
+  end
+end
+return { 1, read, positions }

@@ -1,0 +1,40 @@
+-- Removes what every group has acknowledged and what is older than the retention; never anything else, and nothing at all
+-- from a topic of dead letters. A topic without groups loses what is older than the retention.
+-- KEYS: stream, mark of a topic of dead letters. ARGV: retention in milliseconds. Answers how many were removed.
+if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[2]) == 1 then
+  return 0
+end
+
+-- Ids are compared as text: their halves need more digits than a Lua number has.
+local function less_text(a, b)
+  if #a ~= #b then
+    return #a < #b
+  end
+  return a < b
+end
+local function less(a, b)
+  local a1, a2 = string.match(a, '(%d+)-(%d+)')
+  local b1, b2 = string.match(b, '(%d+)-(%d+)')
+  if a1 ~= b1 then
+    return less_text(a1, b1)
+  end
+  return less_text(a2, b2)
+end
+
+local time = redis.call('TIME')
+local bound = string.format('%.0f-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])))
+for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #flat, 2 do
+    group[flat[at]] = flat[at + 1]
+  end
+  local keep = group['last-delivered-id']
+  if group['pending'] > 0 then
+    keep = redis.call('XPENDING', KEYS[1], group['name'])[2]
+  end
+  if less(keep, bound) then
+    bound = keep
+  end
+end
+-- Whole nodes of about a hundred entries, so that it costs little; at most so many that nobody waits long.
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', bound, 'LIMIT', 10000)

@@ -1,0 +1,289 @@
+//! Entries that are pending already: this instance's own from before, and those of others that are gone.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use postrider_contract::{Error, Event};
+use redis::Value;
+use tokio::time::Instant;
+
+use crate::failure::{checked, unexpected};
+use crate::keys::RELEASED;
+use crate::link::COMMAND;
+use crate::scripts::Name;
+use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
+use crate::subscription::reader::{Reader, Session};
+use crate::subscription::table::Place;
+
+/// Asked for at once.
+const PAGE: usize = 500;
+/// A consumer that holds nothing and was not heard of for so long is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// What a claim brought.
+struct Claimed {
+    entries: Vec<Entry>,
+    deleted: u64,
+}
+
+impl Reader {
+    /// What is pending and not here, in order: of this consumer (from before a restart, or delivered by the server into a
+    /// connection that broke), or of all.
+    pub(crate) async fn pending(&self, consumer: Option<&str>) -> Result<VecDeque<Place>, Error> {
+        let mut places = VecDeque::new();
+        for (stream, key) in self.source.streams() {
+            let mut after = "-".to_owned();
+            loop {
+                let mut ask = redis::cmd("XPENDING");
+                ask.arg(key)
+                    .arg(&*self.source.group)
+                    .arg(&after)
+                    .arg("+")
+                    .arg(PAGE);
+                ask.arg(consumer);
+                let page = self
+                    .link
+                    .run(&ask, COMMAND)
+                    .await
+                    .map_err(|failure| failure.error)?;
+                let page = pending_ids(page);
+                let Some(last) = page.last() else { break };
+                after = format!("({last}");
+                places.extend(page.into_iter().map(|id| (stream, id)));
+            }
+        }
+        let known = self.table.known();
+        places.retain(|place| !known.contains(place));
+        Ok(places)
+    }
+
+    /// Takes up the next of the backlog, as far as there is room.
+    pub(crate) async fn take_from_backlog(&self, session: &mut Session, room: usize) -> Result<(), Error> {
+        let Some(&(stream, _)) = session.backlog.front() else {
+            return Ok(());
+        };
+        let key = self.source.key(stream);
+        let mut claim = match &self.source.leader {
+            None => self.claim(&[key]),
+            Some(leader) => self.claim(&[key, leader]),
+        };
+        claim.arg(if self.source.leader.is_none() {
+            "mine"
+        } else {
+            "any"
+        });
+        for _ in 0..room.min(PAGE) {
+            let Some(&(of, id)) = session.backlog.front() else {
+                break;
+            };
+            if of != stream {
+                break;
+            }
+            claim.arg(id.to_string());
+            session.backlog.pop_front();
+        }
+        self.take_up(stream, &claim).await
+    }
+
+    /// Takes over what has been idle for as long as the lease, whoever's it is, as far as there is room. What is held here
+    /// is left out: claiming it would raise its delivery count, and renew a lease that nobody asked to be renewed.
+    pub(crate) async fn sweep(&self) -> Result<(), Error> {
+        let idle = self.lease.as_millis() as u64;
+        for (stream, key) in self.source.streams() {
+            let mut after = "-".to_owned();
+            loop {
+                let room = self.table.room();
+                if room == 0 || self.stopped() {
+                    return Ok(());
+                }
+                let mut ask = redis::cmd("XPENDING");
+                ask.arg(key).arg(&*self.source.group).arg("IDLE").arg(idle);
+                ask.arg(&after).arg("+").arg(room.min(PAGE));
+                let page = self
+                    .link
+                    .run(&ask, COMMAND)
+                    .await
+                    .map_err(|failure| failure.error)?;
+                let page = pending_ids(page);
+                let Some(last) = page.last() else { break };
+                after = format!("({last}");
+                let known = self.table.known();
+                let mut claim = self.claim(&[key]);
+                claim.arg("idle").arg(idle);
+                let mut any = false;
+                for id in page.into_iter().filter(|&id| !known.contains(&(stream, id))) {
+                    claim.arg(id.to_string());
+                    any = true;
+                }
+                if any {
+                    self.take_up(stream, &claim).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&self, keys: &[&str]) -> redis::Cmd {
+        let mut claim = self.link.script(Name::Claim, keys);
+        claim.arg(&*self.source.group).arg(&*self.source.consumer);
+        claim
+    }
+
+    /// Runs a claim and adds what it brought.
+    async fn take_up(&self, stream: Stream, claim: &redis::Cmd) -> Result<(), Error> {
+        let (epoch, sent) = (self.table.epoch(), Instant::now());
+        let reply = self
+            .link
+            .run(claim, COMMAND)
+            .await
+            .map_err(|failure| failure.error)?;
+        let claimed = claimed(stream, reply)
+            .ok_or_else(|| unexpected("the claim script's answer is not understood"))?;
+        if claimed.deleted > 0 && stream == Stream::Topic && !self.source.holds_dead_letters {
+            tracing::error!(
+                topic = %self.source.topic,
+                group = %self.source.group,
+                lost = claimed.deleted,
+                "messages were deleted from the stream before this group had handled them"
+            );
+            self.table.tell(Event::Gap {
+                lost: Some(claimed.deleted),
+            });
+        }
+        self.table.add(epoch, claimed.entries, sent + self.lease);
+        Ok(())
+    }
+
+    /// Renews leases; what turns out to be another's is lost.
+    pub(crate) async fn renew(&self, places: &[Place]) -> Result<(), Error> {
+        renew(&self.link, &self.source, &self.table, self.lease, places).await
+    }
+
+    /// Hands back what is not settled: all of it when this side closes, what was not handed out when it only stops.
+    pub(crate) async fn leave(&self) {
+        let all = if self.closing.is_cancelled() {
+            // Verdicts that are on their way count.
+            while self.table.is_settling() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            true
+        } else {
+            false
+        };
+        let waiting = self.table.take_waiting();
+        for (stream, key) in self.source.streams() {
+            let mut give = self.link.script(Name::GiveBack, &[key]);
+            give.arg(&*self.source.group)
+                .arg(&*self.source.consumer)
+                .arg(RELEASED);
+            give.arg(if all { "all" } else { "some" });
+            for ((_, id), count) in waiting.iter().filter(|((of, _), _)| *of == stream) {
+                give.arg(id.to_string()).arg(count);
+            }
+            if let Err(failure) = self.link.run(&give, Duration::from_secs(2)).await {
+                tracing::warn!(
+                    error = %failure.error, key,
+                    "unsettled messages could not be given back; others take them over when the lease ends"
+                );
+                break;
+            }
+        }
+        if all {
+            self.table.revoke(false);
+            self.resign().await;
+        }
+    }
+
+    pub(crate) async fn forget_consumers(&self) -> Result<(), Error> {
+        for (_, key) in self.source.streams() {
+            let mut sweep = self.link.script(Name::Sweep, &[key]);
+            sweep
+                .arg(&*self.source.group)
+                .arg(&*self.source.consumer)
+                .arg(FORGET.as_millis() as u64);
+            self.link
+                .run(&sweep, COMMAND)
+                .await
+                .map_err(|failure| failure.error)?;
+        }
+        Ok(())
+    }
+}
+
+/// Renews leases of entries in a table; what turns out to be another's is marked lost there.
+pub(crate) async fn renew(
+    link: &crate::link::Link,
+    source: &crate::subscription::source::Source,
+    table: &crate::subscription::table::Table,
+    lease: Duration,
+    places: &[Place],
+) -> Result<(), Error> {
+    for (stream, key) in source.streams() {
+        let ids: Vec<EntryId> = places
+            .iter()
+            .filter(|(of, _)| *of == stream)
+            .map(|(_, id)| *id)
+            .collect();
+        for ids in ids.chunks(PAGE) {
+            let mut renew = link.script(Name::Renew, &[key]);
+            renew.arg(&*source.group).arg(&*source.consumer);
+            for id in ids {
+                renew.arg(id.to_string());
+            }
+            let sent = Instant::now();
+            let reply = link.run(&renew, COMMAND).await.map_err(|failure| failure.error)?;
+            let Value::Array(lost) = checked(reply)? else {
+                continue;
+            };
+            let lost: HashSet<Place> = lost
+                .into_iter()
+                .filter_map(entry_id)
+                .map(|id| (stream, id))
+                .collect();
+            let renewed = ids
+                .iter()
+                .map(|&id| (stream, id))
+                .filter(|place| !lost.contains(place))
+                .collect();
+            table.renewed(&renewed, &lost, sent + lease);
+        }
+    }
+    Ok(())
+}
+
+/// The ids in a reply to `XPENDING` with a range.
+fn pending_ids(reply: Value) -> Vec<EntryId> {
+    let Value::Array(pending) = reply else {
+        return Vec::new();
+    };
+    let id = |one| match one {
+        Value::Array(parts) => entry_id(parts.into_iter().next()?),
+        _ => None,
+    };
+    pending.into_iter().filter_map(id).collect()
+}
+
+/// What the claim script answers.
+fn claimed(stream: Stream, reply: Value) -> Option<Claimed> {
+    let Value::Array(parts) = reply else { return None };
+    let mut parts = parts.into_iter();
+    let (Value::Array(entries), Value::Array(counts)) = (parts.next()?, parts.next()?) else {
+        return None;
+    };
+    let Value::Int(deleted) = parts.next()? else {
+        return None;
+    };
+    let count = |count: &Value| match count {
+        Value::Int(count) => u32::try_from(*count).unwrap_or(u32::MAX),
+        _ => 1,
+    };
+    let entries = entries
+        .into_iter()
+        .zip(counts.iter().map(count))
+        .filter_map(|(entry, count)| Entry::read(stream, entry, count))
+        .collect();
+    Some(Claimed {
+        entries,
+        deleted: u64::try_from(deleted).unwrap_or(0),
+    })
+}

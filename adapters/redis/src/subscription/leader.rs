@@ -1,0 +1,133 @@
+//! Ordered groups: one instance reads for all of them, by a lease that it renews; the others stand by. Every read checks
+//! the lease on the server, so that a former leader that wakes up reads nothing.
+
+use std::time::Duration;
+
+use postrider_contract::Error;
+use redis::Value;
+use tokio::time::Instant;
+
+use crate::fields::bytes;
+use crate::link::COMMAND;
+use crate::scripts::Name;
+use crate::subscription::reader::{Reader, Session};
+
+impl Reader {
+    /// One round of an ordered group: reads as its leader, or waits to become it.
+    pub(crate) async fn lead_or_wait(&self, session: &mut Session) -> Result<(), Error> {
+        let Some(lease_key) = &self.source.leader else {
+            return Ok(());
+        };
+        let leading = self.is_leading();
+        if !leading {
+            // Also when the lease only ran out: another may have led in between.
+            self.step_down();
+        }
+        let interval = if leading { self.lease / 4 } else { self.standby() };
+        if session
+            .courted
+            .is_none_or(|courted| courted.elapsed() >= interval)
+        {
+            let sent = Instant::now();
+            let mut lead = self.link.script(Name::Lead, &[lease_key]);
+            lead.arg(&*self.source.consumer)
+                .arg(self.lease.as_millis() as u64);
+            let within = self.lease.min(COMMAND);
+            let answer = self.link.run(&lead, within).await;
+            session.courted = Some(Instant::now());
+            match answer.map_err(|failure| failure.error)? {
+                Value::Int(1) => {
+                    self.table.lead_until(sent + self.lease);
+                    if !leading || session.is_new {
+                        // First what the former leader left, in its order; only then what is new.
+                        session.backlog = self.pending(None).await?;
+                        session.is_new = false;
+                    }
+                }
+                _ => self.step_down(),
+            }
+        }
+        if !self.is_leading() {
+            self.idle(self.standby()).await;
+            return Ok(());
+        }
+        self.chores(session).await?;
+        let room = self.table.room();
+        if room == 0 {
+            self.idle(self.lease / 8).await;
+            return Ok(());
+        }
+        if !session.backlog.is_empty() {
+            return self.take_from_backlog(session, room).await;
+        }
+        self.read_as_leader(session, lease_key, room).await
+    }
+
+    async fn read_as_leader(&self, session: &mut Session, lease_key: &str, room: usize) -> Result<(), Error> {
+        let keys: Vec<&str> = std::iter::once(lease_key)
+            .chain(self.source.streams().map(|(_, key)| key))
+            .collect();
+        let mut read = self.link.script(Name::ReadAsLeader, &keys);
+        read.arg(&*self.source.consumer).arg(&*self.source.group);
+        read.arg((room / (keys.len() - 1)).max(1));
+        let (epoch, sent) = (self.table.epoch(), Instant::now());
+        let reply = self
+            .link
+            .run(&read, COMMAND)
+            .await
+            .map_err(|failure| failure.error)?;
+        let Value::Array(parts) = reply else { return Ok(()) };
+        let mut parts = parts.into_iter();
+        if parts.next() != Some(Value::Int(1)) {
+            self.step_down();
+            return Ok(());
+        }
+        let entries = self.entries(parts.next().unwrap_or_default());
+        if !entries.is_empty() {
+            self.table.add(epoch, entries, sent + self.lease);
+            return Ok(());
+        }
+        // Nothing: wait for the first entry after where the group stands, and then read by the script.
+        let Some(Value::Array(positions)) = parts.next() else {
+            return Ok(());
+        };
+        let mut wait = redis::cmd("XREAD");
+        wait.arg("COUNT")
+            .arg(1)
+            .arg("BLOCK")
+            .arg(self.block().as_millis().max(1) as u64)
+            .arg("STREAMS");
+        wait.arg(&keys[1..]);
+        for position in positions {
+            wait.arg(bytes(position).as_deref().unwrap_or(b"$"));
+        }
+        self.blocking(session, &wait, self.block()).await?;
+        Ok(())
+    }
+
+    fn is_leading(&self) -> bool {
+        self.table
+            .leads_until()
+            .is_some_and(|until| until > Instant::now())
+    }
+
+    fn step_down(&self) {
+        if self.table.leads_until().is_some() {
+            tracing::warn!(topic = %self.source.topic, group = %self.source.group, "another instance reads for this group now");
+            self.table.revoke(true);
+        }
+    }
+
+    /// Lets another instance lead at once.
+    pub(crate) async fn resign(&self) {
+        if let Some(key) = &self.source.leader {
+            let mut resign = self.link.script(Name::Resign, &[key]);
+            resign.arg(&*self.source.consumer);
+            let _ = self.link.run(&resign, Duration::from_secs(2)).await;
+        }
+    }
+
+    fn standby(&self) -> Duration {
+        (self.lease / 4).min(Duration::from_millis(500))
+    }
+}

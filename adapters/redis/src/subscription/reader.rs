@@ -1,0 +1,312 @@
+//! Keeps a table filled, on a connection of its own because it blocks there.
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_contract::{Backoff, Error, ErrorKind, Event, Topology};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, Value};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::{Failure, checked};
+use crate::link::{COMMAND, Dedicated, Link};
+use crate::subscription::entry::{Entry, Stream};
+use crate::subscription::source::Source;
+use crate::subscription::table::{Part, Place, Table};
+
+/// What a blocking read may take longer than it blocks.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Reads one subscription's streams into its table.
+pub(crate) struct Reader {
+    pub(crate) link: Arc<Link>,
+    pub(crate) source: Arc<Source>,
+    pub(crate) table: Arc<Table>,
+    pub(crate) lease: Duration,
+    pub(crate) mode: Topology,
+    /// Stop fetching; what is handed out stays.
+    pub(crate) stop: CancellationToken,
+    /// This side closes: give back everything.
+    pub(crate) closing: CancellationToken,
+}
+
+/// A connection to read by, and what happens on it from time to time.
+pub(crate) struct Session {
+    pub(crate) connection: MultiplexedConnection,
+    id: Option<i64>,
+    /// Pending already, and to be handed out before anything new.
+    pub(crate) backlog: VecDeque<Place>,
+    swept: Option<Instant>,
+    refreshed: Instant,
+    tidied: Instant,
+    /// Ordered: what is pending was not looked at on this connection.
+    pub(crate) is_new: bool,
+    /// Ordered: when the lease was last asked for.
+    pub(crate) courted: Option<Instant>,
+}
+
+impl Reader {
+    pub(crate) async fn run(self) {
+        let mut failures = 0;
+        while !self.stopped() {
+            let Err(error) = self.session(&mut failures).await else {
+                break;
+            };
+            if is_fatal(&error) {
+                self.table.fail(error);
+                break;
+            }
+            self.table.down(Part::Reader, error);
+            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(Backoff::RECONNECT.wait(failures)) => {}
+                () = self.stop.cancelled() => {}
+                () = self.closing.cancelled() => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.is_cancelled() || self.closing.is_cancelled()
+    }
+
+    /// Reads until this side stops, or something fails.
+    async fn session(&self, failures: &mut u32) -> Result<(), Error> {
+        let Dedicated { connection, id } = tokio::select! {
+            made = self.link.dedicated(false) => made?,
+            () = self.stop.cancelled() => return Ok(()),
+            () = self.closing.cancelled() => return Ok(()),
+        };
+        let now = Instant::now();
+        let mut session = Session {
+            connection,
+            id,
+            backlog: VecDeque::new(),
+            swept: None,
+            refreshed: now,
+            tidied: now,
+            is_new: true,
+            courted: None,
+        };
+        self.declare_again().await?;
+        if self.source.leader.is_none() {
+            session.backlog = self.pending(Some(&self.source.consumer)).await?;
+        }
+        self.table.up(Part::Reader);
+        *failures = 0;
+        while !self.stopped() {
+            if self.source.leader.is_some() {
+                self.lead_or_wait(&mut session).await?;
+            } else {
+                self.follow(&mut session).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of a group whose instances share.
+    async fn follow(&self, session: &mut Session) -> Result<(), Error> {
+        self.chores(session).await?;
+        let room = self.table.room();
+        if room == 0 {
+            self.idle(self.chore_interval()).await;
+            return Ok(());
+        }
+        if !session.backlog.is_empty() {
+            return self.take_from_backlog(session, room).await;
+        }
+        if session
+            .swept
+            .is_none_or(|swept| swept.elapsed() >= self.chore_interval())
+        {
+            self.sweep().await?;
+            session.swept = Some(Instant::now());
+            return Ok(());
+        }
+        if room == 1 {
+            // `COUNT` is per stream: with both there would be two.
+            if self.read(session, &[Stream::Inbox], 1, None).await? > 0 {
+                return Ok(());
+            }
+        }
+        let streams: Vec<Stream> = self.source.streams().map(|(stream, _)| stream).collect();
+        let each = if streams.len() > 1 {
+            (room / 2).max(1)
+        } else {
+            room
+        };
+        self.read(session, &streams, each, Some(self.block())).await?;
+        Ok(())
+    }
+
+    /// What has to be done now and then, whatever else is.
+    pub(crate) async fn chores(&self, session: &mut Session) -> Result<(), Error> {
+        if self.source.leader.is_none() && session.refreshed.elapsed() >= self.lease / 6 {
+            let ending = self.table.waiting_until(Instant::now() + self.lease * 2 / 3);
+            self.renew(&ending).await?;
+            session.refreshed = Instant::now();
+        }
+        if session.tidied.elapsed() >= Duration::from_secs(600) {
+            self.forget_consumers().await?;
+            session.tidied = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// How long a read blocks: not so long that the chores wait.
+    pub(crate) fn block(&self) -> Duration {
+        (self.lease / 8).min(Duration::from_secs(1))
+    }
+
+    fn chore_interval(&self) -> Duration {
+        (self.lease / 4).min(Duration::from_secs(1))
+    }
+
+    /// Until there is room, or a while has passed.
+    pub(crate) async fn idle(&self, at_most: Duration) {
+        tokio::select! {
+            () = self.table.freed.notified() => {}
+            () = tokio::time::sleep(at_most) => {}
+            () = self.stop.cancelled() => {}
+            () = self.closing.cancelled() => {}
+        }
+    }
+
+    /// Reads what was never delivered, into the table; says how many it was.
+    async fn read(
+        &self,
+        session: &mut Session,
+        streams: &[Stream],
+        count: usize,
+        block: Option<Duration>,
+    ) -> Result<usize, Error> {
+        let mut read = redis::cmd("XREADGROUP");
+        read.arg("GROUP")
+            .arg(&*self.source.group)
+            .arg(&*self.source.consumer);
+        read.arg("COUNT").arg(count);
+        if let Some(block) = block {
+            read.arg("BLOCK").arg(block.as_millis().max(1) as u64);
+        }
+        read.arg("STREAMS");
+        for &stream in streams {
+            read.arg(self.source.key(stream));
+        }
+        for _ in streams {
+            read.arg(">");
+        }
+        let (epoch, sent) = (self.table.epoch(), Instant::now());
+        let reply = self.blocking(session, &read, block.unwrap_or_default()).await?;
+        let entries = self.entries(reply);
+        let count = entries.len();
+        self.table.add(epoch, entries, sent + self.lease);
+        Ok(count)
+    }
+
+    /// Runs a command that may block for so long, and cuts it short when this side stops.
+    pub(crate) async fn blocking(
+        &self,
+        session: &mut Session,
+        command: &Cmd,
+        block: Duration,
+    ) -> Result<Value, Error> {
+        let within = block + GRACE;
+        let id = session.id;
+        let mut reply = pin!(timeout(within, session.connection.send_packed_command(command)));
+        let reply = tokio::select! {
+            reply = &mut reply => reply,
+            () = async {
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = self.closing.cancelled() => {}
+                }
+            } => {
+                // Not dropped: what the server delivers at this moment would be neither handed out nor given back.
+                if let Some(id) = id {
+                    let mut unblock = redis::cmd("CLIENT");
+                    unblock.arg("UNBLOCK").arg(id);
+                    let _ = self.link.run(&unblock, Duration::from_secs(1)).await;
+                }
+                reply.await
+            }
+        };
+        let reply = reply.map_err(|_| Failure::silent(within).error)?;
+        checked(reply.map_err(|error| Failure::of(&error).error)?)
+    }
+
+    /// The entries in a reply to `XREADGROUP`.
+    pub(crate) fn entries(&self, reply: Value) -> Vec<Entry> {
+        let Value::Array(streams) = reply else {
+            return Vec::new();
+        };
+        let mut entries = Vec::new();
+        for stream in streams {
+            let Value::Array(parts) = stream else { continue };
+            let mut parts = parts.into_iter();
+            let (Some(Value::BulkString(key)), Some(Value::Array(found))) = (parts.next(), parts.next())
+            else {
+                continue;
+            };
+            let stream = if key == self.source.inbox.as_bytes() {
+                Stream::Inbox
+            } else {
+                Stream::Topic
+            };
+            entries.reserve(found.len());
+            entries.extend(
+                found
+                    .into_iter()
+                    .filter_map(|entry| Entry::read(stream, entry, 1)),
+            );
+        }
+        entries
+    }
+
+    /// Makes streams and groups that have vanished since they were declared.
+    async fn declare_again(&self) -> Result<(), Error> {
+        if self.mode == Topology::Verify {
+            return Ok(());
+        }
+        let mut create = redis::pipe();
+        for (_, key) in self.source.streams() {
+            // From the beginning: what was published since it vanished is not to be missed.
+            create
+                .cmd("XGROUP")
+                .arg("CREATE")
+                .arg(key)
+                .arg(&*self.source.group)
+                .arg("0")
+                .arg("MKSTREAM");
+        }
+        let answers = self
+            .link
+            .pipeline(&create, COMMAND)
+            .await
+            .map_err(|failure| failure.error)?;
+        for ((stream, key), answer) in self.source.streams().zip(answers) {
+            match answer {
+                Value::ServerError(error) if error.code() == "BUSYGROUP" => {}
+                Value::ServerError(error) => return Err(crate::failure::from_server(&error)),
+                _ => {
+                    tracing::error!(key, group = %self.source.group, "the group had vanished from the server; made again");
+                    if stream == Stream::Topic && !self.source.holds_dead_letters {
+                        self.table.tell(Event::Gap { lost: None });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What does not mend by trying again.
+pub(crate) fn is_fatal(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Denied | ErrorKind::Unsupported | ErrorKind::Config
+    )
+}

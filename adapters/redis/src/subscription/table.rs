@@ -1,0 +1,431 @@
+//! What lies between reader, receiver and settler: fetched entries that wait, and handed-out ones that are not settled.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use postrider_contract::{Delivery, Error, Event, Token};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::subscription::entry::{Entry, EntryId, Stream};
+
+/// News kept for a receiver that does not ask; older news of the same kind make way.
+const NEWS: usize = 64;
+
+pub(crate) struct Table {
+    topic: Arc<str>,
+    in_flight: usize,
+    ordered: bool,
+    /// Redeliveries are known.
+    counted: bool,
+    state: Mutex<State>,
+    /// Something to receive.
+    pub(crate) arrived: Notify,
+    /// Room for the reader.
+    pub(crate) freed: Notify,
+    settling: AtomicUsize,
+}
+
+struct State {
+    epoch: u32,
+    next: u64,
+    waiting: VecDeque<Waiting>,
+    held: HashMap<u64, Held>,
+    news: VecDeque<Event>,
+    /// Parts that must work before messages flow, as bits.
+    missing: u8,
+    told: Told,
+    paused: bool,
+    /// Ordered: until when this instance reads for the group.
+    leads_until: Option<Instant>,
+    failed: Option<Error>,
+    closed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Nothing,
+    Ready,
+    Degraded,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entry: Entry,
+    /// It was handed out before, and released.
+    seen: bool,
+    leased_until: Instant,
+}
+
+#[derive(Debug)]
+struct Held {
+    entry: Entry,
+    leased_until: Instant,
+    /// Another instance took it over.
+    lost: bool,
+}
+
+/// Which stream, and where in it.
+pub(crate) type Place = (Stream, EntryId);
+
+/// A part of a subscription that must work before messages flow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part {
+    Reader = 1,
+    Channel = 2,
+}
+
+impl Table {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        in_flight: usize,
+        ordered: bool,
+        counted: bool,
+        parts: &[Part],
+    ) -> Self {
+        Self {
+            topic,
+            in_flight,
+            ordered,
+            counted,
+            state: Mutex::new(State {
+                epoch: 0,
+                next: 0,
+                waiting: VecDeque::new(),
+                held: HashMap::new(),
+                news: VecDeque::new(),
+                missing: parts.iter().fold(0, |bits, part| bits | *part as u8),
+                told: Told::Nothing,
+                paused: false,
+                leads_until: None,
+                failed: None,
+                closed: false,
+            }),
+            arrived: Notify::new(),
+            freed: Notify::new(),
+            settling: AtomicUsize::new(0),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // What the receiver does.
+
+    /// News, or deliveries, or nothing yet.
+    pub(crate) fn take(&self, max: usize, into: &mut Vec<Delivery>) -> Option<Result<Event, Error>> {
+        let mut state = self.state();
+        if let Some(event) = state.news.pop_front() {
+            return Some(Ok(event));
+        }
+        if let Some(error) = &state.failed {
+            return Some(Err(error.clone()));
+        }
+        if state.closed {
+            return Some(Ok(Event::Closed));
+        }
+        let now = Instant::now();
+        if self.ordered && state.leads_until.is_none_or(|until| until <= now) {
+            return None;
+        }
+        let before = into.len();
+        let mut dropped = false;
+        while into.len() - before < max {
+            let Some(waiting) = state.waiting.pop_front() else {
+                break;
+            };
+            if waiting.leased_until <= now && !self.ordered {
+                // Its lease ran out here: it may be somebody else's by now. If not, it is claimed again.
+                dropped = true;
+                continue;
+            }
+            let token = Token {
+                lane: 0,
+                epoch: state.epoch,
+                seq: state.next,
+            };
+            state.next += 1;
+            into.push(waiting.entry.delivery(token, &self.topic, self.counted));
+            state.held.insert(
+                token.seq,
+                Held {
+                    entry: waiting.entry,
+                    leased_until: waiting.leased_until,
+                    lost: false,
+                },
+            );
+        }
+        if dropped {
+            self.freed.notify_one();
+        }
+        (into.len() > before).then_some(Ok(Event::Deliveries))
+    }
+
+    pub(crate) fn pause(&self, paused: bool) {
+        self.state().paused = paused;
+        self.freed.notify_one();
+    }
+
+    // What the reader does.
+
+    /// How many more may be fetched.
+    pub(crate) fn room(&self) -> usize {
+        let state = self.state();
+        if state.paused {
+            return 0;
+        }
+        self.in_flight
+            .saturating_sub(state.waiting.len() + state.held.len())
+    }
+
+    /// Adds entries, leased until then; what is here already stays as it is. Nothing is added for an epoch that is over.
+    pub(crate) fn add(&self, epoch: u32, entries: Vec<Entry>, leased_until: Instant) {
+        if entries.is_empty() {
+            return;
+        }
+        let mut state = self.state();
+        if state.epoch != epoch || state.closed {
+            return;
+        }
+        state.waiting.extend(entries.into_iter().map(|entry| Waiting {
+            entry,
+            seen: false,
+            leased_until,
+        }));
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn epoch(&self) -> u32 {
+        self.state().epoch
+    }
+
+    /// Everything that is here and not lost.
+    pub(crate) fn known(&self) -> HashSet<Place> {
+        let state = self.state();
+        let waiting = state.waiting.iter().map(|waiting| &waiting.entry);
+        let held = state
+            .held
+            .values()
+            .filter(|held| !held.lost)
+            .map(|held| &held.entry);
+        waiting.chain(held).map(Entry::place).collect()
+    }
+
+    /// What waits on a lease that ends before `then`.
+    pub(crate) fn waiting_until(&self, then: Instant) -> Vec<Place> {
+        let state = self.state();
+        let ending = state.waiting.iter().filter(|waiting| waiting.leased_until < then);
+        ending.map(|waiting| waiting.entry.place()).collect()
+    }
+
+    /// Notes renewed leases, and what turned out to be another's.
+    pub(crate) fn renewed(&self, renewed: &HashSet<Place>, lost: &HashSet<Place>, leased_until: Instant) {
+        let mut state = self.state();
+        state
+            .waiting
+            .retain(|waiting| !lost.contains(&waiting.entry.place()));
+        for waiting in &mut state.waiting {
+            if renewed.contains(&waiting.entry.place()) {
+                waiting.leased_until = leased_until;
+            }
+        }
+        for held in state.held.values_mut() {
+            let place = held.entry.place();
+            if lost.contains(&place) {
+                held.lost = true;
+            } else if renewed.contains(&place) {
+                held.leased_until = leased_until;
+            }
+        }
+    }
+
+    /// Ordered: this instance reads for the group until then.
+    pub(crate) fn lead_until(&self, until: Instant) {
+        self.state().leads_until = Some(until);
+        self.arrived.notify_one();
+    }
+
+    pub(crate) fn leads_until(&self) -> Option<Instant> {
+        self.state().leads_until
+    }
+
+    /// Everything here is another's from now on. `told`: the receiver hears of it.
+    pub(crate) fn revoke(&self, told: bool) {
+        let mut state = self.state();
+        state.epoch += 1;
+        state.leads_until = None;
+        state.waiting.clear();
+        let held = !state.held.is_empty();
+        state.held.clear();
+        if held && told {
+            state.news.push_back(Event::Revoked {
+                lanes: vec![0],
+                deadline: std::time::Duration::ZERO,
+            });
+        }
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// What waits, to be given back: with the delivery count it had before it was fetched, where it was never handed out.
+    pub(crate) fn take_waiting(&self) -> Vec<(Place, i64)> {
+        let mut state = self.state();
+        let waiting = std::mem::take(&mut state.waiting);
+        waiting
+            .into_iter()
+            .map(|waiting| {
+                let before = i64::from(waiting.entry.delivered) - 1;
+                (waiting.entry.place(), if waiting.seen { -1 } else { before })
+            })
+            .collect()
+    }
+
+    // News.
+
+    pub(crate) fn tell(&self, event: Event) {
+        let mut state = self.state();
+        if let Event::Gap { lost } = &event {
+            // Gaps add up where nobody asks.
+            if let Some(Event::Gap { lost: before }) = state.news.back_mut() {
+                *before = before.zip(*lost).map(|(a, b)| a.saturating_add(b));
+                return;
+            }
+        }
+        if state.news.len() >= NEWS {
+            state.news.pop_front();
+        }
+        state.news.push_back(event);
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// This part works (again).
+    pub(crate) fn up(&self, part: Part) {
+        let mut state = self.state();
+        state.missing &= !(part as u8);
+        if state.missing == 0 && state.told != Told::Ready {
+            state.told = Told::Ready;
+            state.news.push_back(Event::Ready);
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// This part does not work for now.
+    pub(crate) fn down(&self, part: Part, error: Error) {
+        let mut state = self.state();
+        state.missing |= part as u8;
+        if state.told != Told::Degraded && !state.closed {
+            state.told = Told::Degraded;
+            tracing::warn!(topic = %self.topic, %error, "receiving is interrupted");
+            state.news.push_back(Event::Degraded(error));
+            drop(state);
+            self.arrived.notify_one();
+        }
+    }
+
+    /// The subscription is over.
+    pub(crate) fn fail(&self, error: Error) {
+        self.state().failed.get_or_insert(error);
+        self.arrived.notify_one();
+    }
+
+    /// This side closed.
+    pub(crate) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        state.epoch += 1;
+        state.waiting.clear();
+        state.held.clear();
+        drop(state);
+        self.arrived.notify_one();
+    }
+
+    // What the settler does.
+
+    /// What this token names; `None` if it is stale.
+    pub(crate) fn named(&self, tokens: impl Iterator<Item = Token>) -> Vec<Option<Place>> {
+        let state = self.state();
+        tokens
+            .map(|token| {
+                let held = (token.epoch == state.epoch)
+                    .then(|| state.held.get(&token.seq))
+                    .flatten()?;
+                (!held.lost).then(|| held.entry.place())
+            })
+            .collect()
+    }
+
+    /// These are settled.
+    pub(crate) fn settled(&self, tokens: impl Iterator<Item = Token>) {
+        let mut state = self.state();
+        for token in tokens {
+            if token.epoch == state.epoch {
+                state.held.remove(&token.seq);
+            }
+        }
+        drop(state);
+        self.freed.notify_one();
+    }
+
+    /// Hands it out again. False if it is stale.
+    pub(crate) fn release(&self, token: Token) -> bool {
+        let mut state = self.state();
+        if token.epoch != state.epoch {
+            return false;
+        }
+        let Some(Held {
+            mut entry,
+            leased_until,
+            lost: false,
+        }) = state.held.remove(&token.seq)
+        else {
+            return false;
+        };
+        entry.released = entry.released.saturating_add(1);
+        // In order where order counts, first of all where it does not.
+        let at = if self.ordered {
+            let later =
+                |waiting: &Waiting| waiting.entry.stream == entry.stream && waiting.entry.id > entry.id;
+            state
+                .waiting
+                .iter()
+                .position(later)
+                .unwrap_or(state.waiting.len())
+        } else {
+            0
+        };
+        state.waiting.insert(
+            at,
+            Waiting {
+                entry,
+                seen: true,
+                leased_until,
+            },
+        );
+        drop(state);
+        self.arrived.notify_one();
+        true
+    }
+
+    /// A settle call is under way as long as this lives.
+    pub(crate) fn settling(&self) -> Settling<'_> {
+        self.settling.fetch_add(1, Ordering::AcqRel);
+        Settling(&self.settling)
+    }
+
+    pub(crate) fn is_settling(&self) -> bool {
+        self.settling.load(Ordering::Acquire) > 0
+    }
+}
+
+pub(crate) struct Settling<'a>(&'a AtomicUsize);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

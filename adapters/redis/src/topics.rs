@@ -1,0 +1,84 @@
+//! The topics that this process has to do with.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::keys;
+use crate::settings::Transport;
+
+/// More are published to without being remembered: hostile names must not fill the memory.
+const MOST: usize = 10_000;
+
+/// A topic.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    /// The key of its stream.
+    pub(crate) key: String,
+    /// It holds dead letters: a stream on either transport, and never trimmed.
+    dead_letters: AtomicBool,
+    /// Pub/Sub: how many this process has published to its channel.
+    sequence: AtomicU64,
+}
+
+impl Topic {
+    pub(crate) fn holds_dead_letters(&self) -> bool {
+        self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// All topics that were named so far.
+#[derive(Debug)]
+pub(crate) struct Topics {
+    transport: Transport,
+    known: Mutex<HashMap<Arc<str>, Arc<Topic>>>,
+}
+
+impl Topics {
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            known: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn get(&self, topic: &Arc<str>) -> Arc<Topic> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(topic) = known.get(topic) {
+            return Arc::clone(topic);
+        }
+        let found = Arc::new(Topic {
+            key: keys::topic(topic),
+            dead_letters: AtomicBool::new(topic.ends_with(".dlq")),
+            sequence: AtomicU64::new(0),
+        });
+        if known.len() < MOST {
+            known.insert(Arc::clone(topic), Arc::clone(&found));
+        }
+        found
+    }
+
+    /// This topic holds dead letters, whatever it is called.
+    pub(crate) fn mark_dead_letters(&self, topic: &Arc<str>) {
+        self.get(topic).dead_letters.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is a stream; otherwise it is a channel.
+    pub(crate) fn is_stream(&self, topic: &Arc<str>) -> bool {
+        self.transport == Transport::Streams || self.get(topic).holds_dead_letters()
+    }
+
+    /// The streams that may be trimmed, and the keys of the marks that forbid it.
+    pub(crate) fn trimmed(&self) -> Vec<(String, String)> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .iter()
+            .filter(|(_, topic)| self.transport == Transport::Streams && !topic.holds_dead_letters())
+            .map(|(name, topic)| (topic.key.clone(), keys::dead_letters(name)))
+            .collect()
+    }
+}
