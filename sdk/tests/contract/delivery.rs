@@ -8,20 +8,30 @@ use crate::kit::{Seen, Target, dead, status};
 use crate::on_every_broker;
 
 #[derive(Message, Serialize, Deserialize, Clone)]
-#[message(topic = "contract.order", key = id, version = 3)]
+#[message(topic = "contract.grouped", key = id, version = 3)]
 struct Order {
     id: u32,
 }
 
-#[listener(topic = "contract.order", concurrency = 4)]
-async fn plain(order: Order, State(seen): State<Seen>) {
-    seen.add(format!("{:05}", order.id));
+/// A topic of its own for each test: they run side by side on one broker.
+macro_rules! plain_listeners {
+    ($($name:ident on $topic:literal)*) => {$(
+        #[listener(topic = $topic, concurrency = 4)]
+        async fn $name(order: Order, State(seen): State<Seen>) {
+            seen.add(format!("{:05}", order.id));
+        }
+    )*};
+}
+plain_listeners! {
+    grouped on "contract.grouped"
+    shared on "contract.shared"
+    absent on "contract.absent"
 }
 
 async fn every_group_sees_every_message_once(target: Target) {
     let (here, there) = (Seen::default(), Seen::default());
-    let one = target.start(&here, listeners![plain]).await;
-    let two = target.other().start(&there, listeners![plain]).await;
+    let one = target.start(&here, listeners![grouped]).await;
+    let two = target.other().start(&there, listeners![grouped]).await;
     let orders: Vec<Order> = (0..500).map(|id| Order { id }).collect();
     let publisher = one.publisher();
     for answer in publisher.send_all(&orders).await {
@@ -38,11 +48,15 @@ async fn every_group_sees_every_message_once(target: Target) {
 
 async fn instances_of_a_group_share(target: Target) {
     let seen = Seen::default();
-    let one = target.start(&seen, listeners![plain]).await;
-    let two = target.start(&seen, listeners![plain]).await;
+    let one = target.start(&seen, listeners![shared]).await;
+    let two = target.start(&seen, listeners![shared]).await;
     let publisher = one.publisher();
     for id in 0..300 {
-        publisher.send(&Order { id }).await.unwrap();
+        publisher
+            .topic("contract.shared")
+            .send(&Order { id })
+            .await
+            .unwrap();
     }
     seen.count(300).await;
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -62,13 +76,17 @@ async fn a_group_sees_what_was_published_while_it_was_down(target: Target) {
     // In the embedded broker, somebody has to keep it alive.
     let publisher = target.publisher().await;
     target
-        .start(&seen, listeners![plain])
+        .start(&seen, listeners![absent])
         .await
         .shutdown()
         .await
         .unwrap();
-    publisher.send(&Order { id: 1 }).await.unwrap();
-    let running = target.start(&seen, listeners![plain]).await;
+    publisher
+        .topic("contract.absent")
+        .send(&Order { id: 1 })
+        .await
+        .unwrap();
+    let running = target.start(&seen, listeners![absent]).await;
     seen.count(1).await;
     running.shutdown().await.unwrap();
 }

@@ -13,17 +13,23 @@ struct Order {
     id: u32,
 }
 
-#[listener(
-    topic = "contract.failing",
-    concurrency = 2,
-    retry(attempts = 4, backoff = "300ms")
-)]
-async fn third_time(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
-    seen.add(format!("{} attempt {}", order.id, attempt.0));
-    if order.id == 1 && attempt.0 < 3 {
-        return Err(std::io::Error::other("gateway").into());
-    }
-    Ok(())
+/// Listeners that succeed at the third attempt, on a topic of its own for each test.
+macro_rules! third_time {
+    ($($name:ident on $topic:literal)*) => {$(
+        #[listener(topic = $topic, concurrency = 2, retry(attempts = 4, backoff = "300ms"))]
+        async fn $name(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
+            seen.add(format!("{} attempt {}", order.id, attempt.0));
+            if order.id == 1 && attempt.0 < 3 {
+                return Err(std::io::Error::other("gateway").into());
+            }
+            Ok(())
+        }
+    )*};
+}
+third_time! {
+    third_time on "contract.failing"
+    spoofed on "contract.spoofed"
+    restarted on "contract.restarted"
 }
 
 async fn a_failure_is_tried_again_later_and_blocks_nothing(target: Target) {
@@ -198,10 +204,10 @@ async fn manual_handlers_settle_once(target: Target) {
 
 async fn a_spoofed_attempt_is_not_believed(target: Target) {
     let seen = Seen::default();
-    let running = target.start(&seen, listeners![third_time]).await;
+    let running = target.start(&seen, listeners![spoofed]).await;
     let draft = running.publisher();
     let draft = draft
-        .topic("contract.failing")
+        .topic("contract.spoofed")
         .header("postrider-attempt", 4i64)
         .header("postrider-replays", 9i64);
     draft.send(&Order { id: 2 }).await.unwrap();
@@ -213,18 +219,23 @@ async fn a_spoofed_attempt_is_not_believed(target: Target) {
 async fn a_retry_outlives_its_process(target: Target) {
     let seen = Seen::default();
     let keep_alive = target.publisher().await;
-    let first = target.start(&seen, listeners![third_time]).await;
-    first.publisher().send(&Order { id: 1 }).await.unwrap();
+    let first = target.start(&seen, listeners![restarted]).await;
+    first
+        .publisher()
+        .topic("contract.restarted")
+        .send(&Order { id: 1 })
+        .await
+        .unwrap();
     status(&first, |status| status.counts.retried == 1).await;
     first.shutdown().await.unwrap();
-    let second = target.start(&seen, listeners![third_time]).await;
+    let second = target.start(&seen, listeners![restarted]).await;
     status(&second, |status| status.counts.handled == 1).await;
     assert_eq!(seen.all(), ["1 attempt 1", "1 attempt 2", "1 attempt 3"]);
     second.shutdown().await.unwrap();
     drop(keep_alive);
 }
 
-#[listener(topic = "contract.hopeless", retry(attempts = 1))]
+#[listener(topic = "contract.repaired", retry(attempts = 1))]
 async fn repaired(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
     seen.add(format!("{} {}", order.id, attempt.0));
     if seen.all().len() > 1 {
@@ -239,7 +250,7 @@ async fn a_dead_letter_is_replayed_to_its_group(target: Target) {
     let running = target.start(&seen, listeners![repaired]).await;
     running
         .publisher()
-        .topic("contract.hopeless")
+        .topic("contract.repaired")
         .send(&Order { id: 9 })
         .await
         .unwrap();
