@@ -79,7 +79,7 @@ pub trait Harness: Send + Sync + 'static {
 #[macro_export]
 macro_rules! cases {
     ($harness:expr $(,)?) => {
-        $crate::every_case! { $harness }
+        $crate::every_case! { test_cases [$harness] }
     };
 }
 

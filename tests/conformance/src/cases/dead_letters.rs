@@ -126,6 +126,7 @@ pub async fn browsing_goes_page_by_page(run: Run) {
         let page = letters.browse(after.as_ref(), 3).await.expect("browse");
         let Some(last) = page.last() else { break };
         assert!(page.len() <= 3, "a page of three has {}", page.len());
+        assert!(paged.len() <= 7, "the pages never end");
         after = Some(last.id.clone());
         paged.extend(page);
     }

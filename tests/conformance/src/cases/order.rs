@@ -31,7 +31,7 @@ pub async fn order_by_key_across_a_handover(run: Run) {
     let first = Worker::start("first", first, &log, Duration::from_millis(1));
     let second = Worker::start("second", second, &log, Duration::from_millis(1));
     for round in 0..30 {
-        let message = |n: usize| numbered(n).with_key(format!("key {}", n % 16));
+        let message = |n: usize| numbered(n).with_key(format!("key {}", n / 3 % 16));
         let batch = (round * 32..round * 32 + 32).map(|n| Outgoing::to_topic(topic.clone(), message(n)));
         two.publish(batch.collect()).await;
     }
