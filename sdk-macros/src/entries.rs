@@ -8,6 +8,7 @@ use syn::parse::{Parse, Parser};
 use syn::{Lit, LitStr};
 
 use crate::problems::Problems;
+use crate::suggest::nearest;
 
 /// One of them.
 pub(crate) struct Entry {
@@ -181,7 +182,7 @@ impl Entry {
         problems: &mut Problems,
     ) -> Option<P::Output> {
         let parsed = match &self.value {
-            Value::Assigned(tokens) => parser.parse2(ungroup(tokens.clone())).ok(),
+            Value::Assigned(tokens) => parser.parse2(tokens.clone()).ok(),
             _ => None,
         };
         if parsed.is_none() {
@@ -214,7 +215,7 @@ impl Entry {
     pub(crate) fn whole(&self, example: &str, problems: &mut Problems) -> Option<u32> {
         let takes = format!("a whole number up to {}", u32::MAX);
         let parsed = match &self.value {
-            Value::Assigned(tokens) => syn::parse2::<Lit>(ungroup(tokens.clone())).ok(),
+            Value::Assigned(tokens) => syn::parse2::<Lit>(tokens.clone()).ok(),
             _ => None,
         };
         let number = match &parsed {
@@ -230,7 +231,7 @@ impl Entry {
     /// `key = word`, one of these.
     pub(crate) fn word<T: Copy>(&self, words: &[(&str, T)], problems: &mut Problems) -> Option<T> {
         let given = match &self.value {
-            Value::Assigned(tokens) => syn::parse2::<Ident>(ungroup(tokens.clone())).ok(),
+            Value::Assigned(tokens) => syn::parse2::<Ident>(tokens.clone()).ok(),
             _ => None,
         };
         let found = given.and_then(|word| words.iter().find(|(name, _)| word == name));
@@ -307,7 +308,11 @@ fn split(tokens: TokenStream, problems: &mut Problems) -> Vec<Vec<TokenTree>> {
             chunks.push(std::mem::take(&mut chunk));
             continue;
         }
-        if matches!(token, TokenTree::Ident(_)) && chunk.len() > 2 && is(tokens.peek(), '=') {
+        if matches!(token, TokenTree::Ident(_))
+            && !chunk.is_empty()
+            && !is(chunk.last(), '=')
+            && is(tokens.peek(), '=')
+        {
             problems.at(
                 &token,
                 format!("expected `,` before `{token}`"),
@@ -323,17 +328,6 @@ fn split(tokens: TokenStream, problems: &mut Problems) -> Vec<Vec<TokenTree>> {
     chunks
 }
 
-/// What `macro_rules!` passes on as `$topic:literal` or `$count:expr` stands in an invisible group.
-fn ungroup(tokens: TokenStream) -> TokenStream {
-    let mut trees = tokens.clone().into_iter();
-    match (trees.next(), trees.next()) {
-        (Some(TokenTree::Group(group)), None) if group.delimiter() == Delimiter::None => {
-            ungroup(group.stream())
-        }
-        _ => tokens,
-    }
-}
-
 fn list(names: &[&str]) -> String {
     list_each(names).join(", ")
 }
@@ -346,75 +340,9 @@ fn either(choices: &[String]) -> String {
     choices.join(" or ")
 }
 
-/// What people who come from elsewhere write.
-const ELSEWHERE: [(&str, &str); 14] = [
-    ("channel", "topic"),
-    ("queue", "topic"),
-    ("subject", "topic"),
-    ("stream", "topic"),
-    ("consumer_group", "group"),
-    ("queue_group", "group"),
-    ("workers", "concurrency"),
-    ("dlq", "dead_letter"),
-    ("reply", "publish"),
-    ("output", "publish"),
-    ("max_attempts", "attempts"),
-    ("max_retries", "retry"),
-    ("delay", "backoff"),
-    ("interval", "wait"),
-];
-
-fn nearest<'a>(name: &str, keys: &[&'a str]) -> Option<&'a str> {
-    let lower = name.to_ascii_lowercase();
-    let elsewhere = ELSEWHERE
-        .iter()
-        .find(|(theirs, _)| *theirs == lower)
-        .map(|(_, ours)| *ours);
-    if let Some(key) = keys.iter().find(|key| Some(**key) == elsewhere) {
-        return Some(key);
-    }
-    let near = keys.iter().map(|key| (distance(&lower, key), *key)).min()?;
-    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
-}
-
-/// Levenshtein's.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, right) in b.chars().enumerate() {
-            let changed = diagonal + usize::from(left != right);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.chars().count()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn suggests_the_nearest() {
-        let keys = ["topic", "group", "concurrency", "dead_letter", "retry"];
-        assert_eq!(nearest("topik", &keys), Some("topic"));
-        assert_eq!(nearest("Topic", &keys), Some("topic"));
-        assert_eq!(nearest("concurency", &keys), Some("concurrency"));
-        assert_eq!(nearest("deadletter", &keys), Some("dead_letter"));
-        assert_eq!(nearest("dlq", &keys), Some("dead_letter"));
-        assert_eq!(nearest("workers", &keys), Some("concurrency"));
-        assert_eq!(nearest("colour", &keys), None);
-        assert_eq!(nearest("dlq", &["topic"]), None);
-    }
-
-    #[test]
-    fn measures_distance() {
-        assert_eq!(distance("", ""), 0);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
-        assert_eq!(distance("topic", "topci"), 2);
-    }
 
     #[test]
     fn one_mistake_does_not_hide_the_next() {

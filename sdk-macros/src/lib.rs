@@ -7,6 +7,7 @@ mod entries;
 mod listener;
 mod message;
 mod problems;
+mod suggest;
 mod values;
 
 use proc_macro::TokenStream;

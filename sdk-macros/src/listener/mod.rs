@@ -1,8 +1,11 @@
 //! `#[listener]`: tokens to model, to checks, to tokens.
 
+mod call;
 mod expand;
 mod model;
 mod parse;
+mod root;
+mod settings;
 mod validate;
 
 use proc_macro2::{Span, TokenStream};

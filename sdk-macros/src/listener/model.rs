@@ -109,3 +109,12 @@ fn conditions(attributes: &[Attribute]) -> Vec<&Attribute> {
         .filter(|attribute| attribute.path().is_ident("cfg"))
         .collect()
 }
+
+/// Whether it is this macro again.
+pub(crate) fn is_listener(attribute: &Attribute) -> bool {
+    attribute
+        .path()
+        .segments
+        .last()
+        .is_some_and(|last| last.ident == "listener")
+}

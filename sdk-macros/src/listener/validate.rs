@@ -3,7 +3,7 @@
 use syn::visit::{self, Visit};
 use syn::{FnArg, GenericParam, ReturnType, Safety, Type};
 
-use super::model::{Function, Options};
+use super::model::{Function, Options, is_listener};
 use crate::entries::Given;
 use crate::problems::Problems;
 
@@ -131,16 +131,13 @@ pub(crate) fn function(function: &Function, problems: &mut Problems) {
             "leave out `-> !`",
         );
     }
-    for attribute in &function.attributes {
-        if attribute
-            .path()
-            .segments
-            .last()
-            .is_some_and(|last| last.ident == "listener")
-        {
-            let help = "to receive two topics, write two functions that call a third";
-            problems.at(attribute, "a function is one listener", help);
-        }
+    for attribute in function
+        .attributes
+        .iter()
+        .filter(|attribute| is_listener(attribute))
+    {
+        let help = "to receive two topics, write two functions that call a third";
+        problems.at(attribute, "a function is one listener", help);
     }
 }
 

@@ -16,4 +16,8 @@ struct Twice;
 #[message(topic = "order.created.inventory.dlq")]
 struct Internal;
 
+#[derive(Message, Serialize)]
+#[message(topic = "order.created", crate = "postrider")]
+struct CrateInQuotes;
+
 fn main() {}

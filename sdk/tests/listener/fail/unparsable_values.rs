@@ -18,4 +18,7 @@ async fn many(_orders: Vec<Bytes>) {}
 #[listener(topic = "order.created", concurrency = usize::MAX, rate = "fast", max_size = true)]
 async fn no_literal(_order: Bytes) {}
 
+#[listener(topic = "order.created", group = inventory, broker = 5, dead_letter = failed, rate = 500)]
+async fn no_quotes(_order: Bytes) {}
+
 fn main() {}

@@ -33,6 +33,12 @@ async fn batch_without_wait(_orders: Vec<Bytes>) {}
 #[listener(topic = "order.created" group = "inventory")]
 async fn no_comma(_order: Bytes) {}
 
+#[listener(topic = "order.created", ordered group = "inventory", retry(attempts = 5) timeout = "1s")]
+async fn no_comma_after_others(_order: Bytes) {}
+
+#[listener(topic = "order.created", retry(attempts = 5) batch(size = 1, wait = "1s"))]
+async fn no_comma_between_lists(_orders: Vec<Bytes>) {}
+
 #[listener(topic = "order.created", , group = "inventory")]
 async fn two_commas(_order: Bytes) {}
 

@@ -10,6 +10,20 @@ macro_rules! count {
     };
 }
 
+/// Through two macros, with everything that is not an identifier.
+macro_rules! again {
+    ($name:ident, $($topic:literal)?, $enabled:expr, $crate_path:path, $mode:ident, $wait:literal) => {
+        inner_again!($name, $($topic)?, $enabled, $crate_path, $mode, $wait);
+    };
+}
+
+macro_rules! inner_again {
+    ($name:ident, $topic:expr, $enabled:expr, $crate_path:path, $mode:ident, $wait:expr) => {
+        #[listener(topic = $topic, enabled = $enabled, crate = $crate_path, ack = $mode, timeout = $wait)]
+        async fn $name(_payload: Bytes) {}
+    };
+}
+
 macro_rules! message {
     ($name:ident, $topic:literal, $key:ident : $ty:ty) => {
         #[derive(Message, Serialize, Deserialize)]
@@ -31,10 +45,11 @@ message!(Order, "order.created", id: u64);
 count!(orders, "order.created", Order, 8);
 count!(payments, "payment.settled", Json<Vec<(String, u64)>>, 1);
 fixed_name!();
+again!(twice, "order.created", false, ::postrider, auto, "1s");
 
 fn main() {
-    let all = listeners![orders, payments, fixed];
+    let all = listeners![orders, payments, fixed, twice];
     let names: Vec<_> = all.iter().map(|listener| listener.name()).collect();
-    assert_eq!(names, ["orders", "payments", "fixed"]);
+    assert_eq!(names, ["orders", "payments", "fixed", "twice"]);
     assert_eq!(Order { id: 7 }.key().unwrap(), "7");
 }

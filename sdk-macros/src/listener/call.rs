@@ -1,0 +1,161 @@
+//! How the runtime calls the function: extract, call, take what it returns.
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::quote;
+use quote::quote_spanned;
+use syn::spanned::Spanned;
+use syn::{ReturnType, Type};
+
+use super::model::{Function, Options, Parameter};
+use super::root::{Root, member};
+
+/// The parameters after the payload: how each is extracted into a variable, and the variables as arguments.
+fn extracted(function: &Function, root: &Root, refuse: &TokenStream) -> (TokenStream, TokenStream) {
+    let site = Span::mixed_site();
+    let (mut lets, mut arguments) = (TokenStream::new(), TokenStream::new());
+    for (number, Parameter { conditions, ty }) in function.parameters().into_iter().enumerate().skip(1) {
+        let variable = Ident::new(&format!("__parameter_{number}"), site);
+        let extract = member(ty, root, "Extract", "extract");
+        lets.extend(quote_spanned! {site=>
+            #(#conditions)*
+            let #variable = match #extract(__cx) {
+                ::core::result::Result::Ok(__value) => __value,
+                ::core::result::Result::Err(__error) => return #refuse,
+            };
+        });
+        arguments.extend(quote_spanned!(site=> #(#conditions)* #variable,));
+    }
+    (lets, arguments)
+}
+
+/// A handler of one message.
+pub(super) fn single(options: &Options, function: &Function, root: &Root) -> TokenStream {
+    let site = Span::mixed_site();
+    let name = &function.signature.ident;
+    let Some(payload) = function.parameters().into_iter().next() else {
+        return TokenStream::new();
+    };
+    let from_payload = member(payload.ty, root, "FromPayload", "from_payload");
+    let refuse = quote_spanned!(site=> #root::Outcome::Failed(__error));
+    let (lets, arguments) = extracted(function, root, &refuse);
+    let (method, more) = match &options.publish {
+        None => (
+            output(function, root, "IntoOutcome", "into_outcome"),
+            TokenStream::new(),
+        ),
+        Some(publish) => {
+            let topic = &publish.value;
+            (
+                output(function, root, "IntoReply", "into_reply"),
+                quote_spanned!(site=> , #topic, __cx),
+            )
+        }
+    };
+    let outcome = quote_spanned!(site=> #root::Outcome);
+    let inner = quote_spanned! {site=>
+        async fn #name(__cx: &#root::Context) -> #outcome {
+            let __payload = match #from_payload(__cx) {
+                ::core::result::Result::Ok(__value) => __value,
+                ::core::result::Result::Err(__error) => return #refuse,
+            };
+            #lets
+            #method(#name(__payload, #arguments).await #more)
+        }
+    };
+    let parameters = quote_spanned!(site=> __cx: &#root::Context);
+    let call = call(function, &parameters, &outcome, &quote_spanned!(site=> __cx));
+    quote_spanned! {site=>
+        #[automatically_derived]
+        impl #name { #inner }
+        #[automatically_derived]
+        impl #root::Single for #name { #call }
+    }
+}
+
+/// A handler of a batch.
+pub(super) fn many(function: &Function, root: &Root) -> TokenStream {
+    let site = Span::mixed_site();
+    let name = &function.signature.ident;
+    let Some(payload) = function.parameters().into_iter().next() else {
+        return TokenStream::new();
+    };
+    let items = payload.ty;
+    let outcomes = quote_spanned!(site=> ::std::vec::Vec<#root::Outcome>);
+    let refuse = quote_spanned! {site=>
+        #root::IntoBatchOutcome::into_outcomes(
+            ::core::result::Result::<(), #root::HandlerError>::Err(__error),
+            __count,
+        )
+    };
+    let (lets, arguments) = extracted(function, root, &refuse);
+    let method = output(function, root, "IntoBatchOutcome", "into_outcomes");
+    let parameters =
+        quote_spanned!(site=> __cx: &#root::Context, __items: #items, __count: ::core::primitive::usize);
+    let call = call(
+        function,
+        &parameters,
+        &outcomes,
+        &quote_spanned!(site=> __cx, __items, __count),
+    );
+    quote_spanned! {site=>
+        #[automatically_derived]
+        impl #name {
+            async fn #name(#parameters) -> #outcomes {
+                #lets
+                #method(#name(__items, #arguments).await, __count)
+            }
+        }
+        #[automatically_derived]
+        impl #root::Many for #name {
+            type Items = #items;
+            #call
+        }
+    }
+}
+
+/// The trait's function, which only hands on to one with the user's name: where the future is not `Send`, rustc then says
+/// so at that name and of that name.
+fn call(
+    function: &Function,
+    parameters: &TokenStream,
+    output: &TokenStream,
+    arguments: &TokenStream,
+) -> TokenStream {
+    let name = &function.signature.ident;
+    let future = quote_spanned! {name.span()=>
+        impl ::core::future::Future<Output = #output> + ::core::marker::Send
+    };
+    let inner = quote_spanned!(name.span()=> Self::#name(#arguments));
+    quote!(fn call(#parameters) -> #future { #inner })
+}
+
+/// The method of this trait that takes what the function returns, with the span of the return type.
+fn output(function: &Function, root: &Root, of: &str, method: &str) -> TokenStream {
+    match &function.signature.output {
+        // Nothing was written: the name stands for it.
+        ReturnType::Default => {
+            let span = function.signature.ident.span();
+            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
+            quote_spanned!(span=> <() as #root::#of>::#method)
+        }
+        // `impl Trait` has no name to call it by.
+        ReturnType::Type(_, ty) if is_opaque(ty) => {
+            let span = ty.span();
+            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
+            quote_spanned!(span=> #root::#of::#method)
+        }
+        ReturnType::Type(_, ty) => member(ty, root, of, method),
+    }
+}
+
+fn is_opaque(ty: &Type) -> bool {
+    struct Opaque(bool);
+    impl syn::visit::Visit<'_> for Opaque {
+        fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut opaque = Opaque(false);
+    syn::visit::Visit::visit_type(&mut opaque, ty);
+    opaque.0
+}

@@ -1,0 +1,73 @@
+//! What was probably meant by an unknown option.
+
+/// What people who come from elsewhere write.
+const ELSEWHERE: [(&str, &str); 14] = [
+    ("channel", "topic"),
+    ("queue", "topic"),
+    ("subject", "topic"),
+    ("stream", "topic"),
+    ("consumer_group", "group"),
+    ("queue_group", "group"),
+    ("workers", "concurrency"),
+    ("dlq", "dead_letter"),
+    ("reply", "publish"),
+    ("output", "publish"),
+    ("max_attempts", "attempts"),
+    ("max_retries", "retry"),
+    ("delay", "backoff"),
+    ("interval", "wait"),
+];
+
+/// The key that is most like this, if any is.
+pub(crate) fn nearest<'a>(name: &str, keys: &[&'a str]) -> Option<&'a str> {
+    let lower = name.to_ascii_lowercase();
+    let elsewhere = ELSEWHERE
+        .iter()
+        .find(|(theirs, _)| *theirs == lower)
+        .map(|(_, ours)| *ours);
+    if let Some(key) = keys.iter().find(|key| Some(**key) == elsewhere) {
+        return Some(key);
+    }
+    let near = keys.iter().map(|key| (distance(&lower, key), *key)).min()?;
+    (near.0 <= near.1.len().div_ceil(3)).then_some(near.1)
+}
+
+/// Levenshtein's.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, left) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, right) in b.chars().enumerate() {
+            let changed = diagonal + usize::from(left != right);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.chars().count()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_the_nearest() {
+        let keys = ["topic", "group", "concurrency", "dead_letter", "retry"];
+        assert_eq!(nearest("topik", &keys), Some("topic"));
+        assert_eq!(nearest("Topic", &keys), Some("topic"));
+        assert_eq!(nearest("concurency", &keys), Some("concurrency"));
+        assert_eq!(nearest("deadletter", &keys), Some("dead_letter"));
+        assert_eq!(nearest("dlq", &keys), Some("dead_letter"));
+        assert_eq!(nearest("workers", &keys), Some("concurrency"));
+        assert_eq!(nearest("colour", &keys), None);
+        assert_eq!(nearest("dlq", &["topic"]), None);
+    }
+
+    #[test]
+    fn measures_distance() {
+        assert_eq!(distance("", ""), 0);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("topic", "topci"), 2);
+    }
+}
