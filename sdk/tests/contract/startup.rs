@@ -77,7 +77,7 @@ mod networked {
     #[tokio::test]
     async fn unknown_options_list_the_known() {
         for scheme in ["kafka", "amqp", "redis", "redis+pubsub"] {
-            let (kind, text) = refusal(&format!("{scheme}://u:hunter2@127.0.0.1:1?hunter2x=hunter2")).await;
+            let (kind, text) = refusal(&format!("{scheme}://u:hunter2@127.0.0.1:1?colour=hunter2")).await;
             assert_eq!(kind, ErrorKind::Config, "{text}");
             assert!(text.contains("is unknown; known options: "), "{text}");
         }
