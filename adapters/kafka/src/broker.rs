@@ -1,0 +1,297 @@
+//! The connection: everything else hangs on it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider_contract::{
+    Broker, BrokerUrl, Capabilities, Client, DeadLetters, Error, ErrorKind, Guarantee, Outgoing, Problem,
+    Receipt, Sharing, Spec, Status, Subscription, Topology, async_trait,
+};
+use rdkafka::TopicPartitionList;
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use crate::dead_letters::Letters;
+use crate::failure::failure;
+use crate::group::Group;
+use crate::inspector::{Inspector, blocking};
+use crate::lock::lock;
+use crate::naming::{Purpose, consumer_group, retry_topic};
+use crate::options::Settings;
+use crate::outbox::Outbox;
+use crate::plan::{LONGEST_DELAY, Planner};
+use crate::publisher::closed;
+use crate::status::status;
+use crate::topics::{Admin, delete_group, doing};
+
+/// How often finished retries are deleted, and idle clients are served.
+const HOUSEKEEPING: Duration = Duration::from_secs(15);
+
+/// Connects.
+///
+/// # Errors
+/// [`ErrorKind::Config`] before any socket is opened, [`ErrorKind::Denied`] as soon as the broker refuses the credentials,
+/// [`ErrorKind::Unavailable`] when `connect_timeout` is over.
+pub async fn connect(url: &BrokerUrl, client: Client) -> Result<Arc<dyn Broker>, Error> {
+    let settings = Settings::read(url, client)?;
+    let inspector = Inspector::new(&settings)?;
+    let within = settings.connect_timeout;
+    inspector.ask(move |inspector| inspector.connect(within)).await?;
+    let outbox = Arc::new(Outbox::new(settings.clone(), inspector.clone())?);
+    let groups = Arc::new(Mutex::new(Groups::default()));
+    let repair = Arc::new(Notify::new());
+    let chores = Chores {
+        settings: settings.clone(),
+        inspector: inspector.clone(),
+        outbox: outbox.clone(),
+        groups: groups.clone(),
+        repair: repair.clone(),
+    };
+    Ok(Arc::new(Kafka {
+        capabilities: capabilities(&settings),
+        housekeeping: tokio::spawn(chores.run()),
+        resolving: Arc::default(),
+        settings,
+        inspector,
+        outbox,
+        groups,
+        repair,
+    }))
+}
+
+fn capabilities(settings: &Settings) -> Capabilities {
+    Capabilities {
+        system: "kafka",
+        guarantee: Guarantee::AtLeastOnce,
+        ordered: true,
+        broadcast: true,
+        earliest: true,
+        knows_receivers: false,
+        counts_redeliveries: true,
+        max_delay: LONGEST_DELAY,
+        max_hold: None,
+        lease: None,
+        max_payload: settings.max_payload,
+    }
+}
+
+#[derive(Default)]
+struct Groups {
+    running: Vec<Arc<Group>>,
+    closed: bool,
+}
+
+struct Kafka {
+    settings: Settings,
+    capabilities: Capabilities,
+    inspector: Inspector,
+    outbox: Arc<Outbox>,
+    groups: Arc<Mutex<Groups>>,
+    repair: Arc<Notify>,
+    resolving: Arc<tokio::sync::Mutex<()>>,
+    housekeeping: JoinHandle<()>,
+}
+
+#[async_trait]
+impl Broker for Kafka {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
+        self.outbox.topics.allow_making(mode == Topology::Declare);
+        let planner = Planner {
+            settings: &self.settings,
+            inspector: &self.inspector,
+            outbox: &self.outbox,
+            mode,
+        };
+        let problems = planner.plan(all).await;
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(problems)
+        }
+    }
+
+    async fn open(&self, all: Vec<Spec>) -> Result<Vec<Subscription>, Error> {
+        let mut by_group: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (index, spec) in all.iter().enumerate() {
+            let group = consumer_group(spec, &self.settings.client.instance);
+            by_group.entry(group).or_default().push(index);
+        }
+        for spec in all.iter().filter(|spec| spec.sharing == Sharing::Group) {
+            // Known after planning; then this asks nothing.
+            let retry = retry_topic(spec.topic(), &spec.group);
+            self.outbox.topics.ensure(&retry, Purpose::Retry).await?;
+        }
+        let mut held = lock(&self.groups);
+        if held.closed {
+            return Err(closed());
+        }
+        let mut opened: Vec<Option<Subscription>> = all.iter().map(|_| None).collect();
+        for (name, members) in by_group {
+            let specs: Vec<&Spec> = members.iter().filter_map(|&index| all.get(index)).collect();
+            let (group, subscriptions) =
+                Group::join(name, &specs, &self.settings, &self.outbox, &self.repair)?;
+            held.running.push(Arc::new(group));
+            for (index, subscription) in members.into_iter().zip(subscriptions) {
+                if let Some(place) = opened.get_mut(index) {
+                    *place = Some(subscription);
+                }
+            }
+        }
+        let missing = || {
+            Error::new(
+                ErrorKind::Internal,
+                "a listener was left without its subscription",
+            )
+        };
+        opened
+            .into_iter()
+            .map(|opened| opened.ok_or_else(missing))
+            .collect()
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
+        let answers = self.outbox.send(&batch).await;
+        answers
+            .into_iter()
+            .map(|answer| answer.map(|()| Receipt { received: true }))
+            .collect()
+    }
+
+    fn dead_letters(&self, dead_letter_topic: &str, source: &str, group: &str) -> Box<dyn DeadLetters> {
+        let names = (dead_letter_topic, source, group);
+        let (settings, resolving) = (&self.settings, &self.resolving);
+        Box::new(Letters::new(
+            settings,
+            &self.inspector,
+            &self.outbox,
+            resolving,
+            names,
+        ))
+    }
+
+    async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
+        let (settings, inspector, all) = (self.settings.clone(), self.inspector.clone(), all.to_vec());
+        blocking(move || {
+            all.iter()
+                .map(|spec| status(&settings, &inspector, spec))
+                .collect()
+        })
+        .await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        let until = Instant::now() + deadline;
+        let groups = {
+            let mut held = lock(&self.groups);
+            held.closed = true;
+            std::mem::take(&mut held.running)
+        };
+        self.housekeeping.abort();
+        for group in &groups {
+            group.begin_leaving();
+        }
+        self.outbox.publisher.close(deadline).await;
+        let mut late = Vec::new();
+        for group in groups {
+            if timeout_at(until, group.left()).await.is_err() {
+                late.push(group.name().to_owned());
+            } else if group.is_ephemeral() {
+                let _ = timeout_at(until, delete_group(&self.settings, group.name())).await;
+            }
+        }
+        if late.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "groups did not leave before the deadline and go on in the background: {}",
+                late.join(", ")
+            ),
+        ))
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        self.housekeeping.abort();
+        for group in &lock(&self.groups).running {
+            group.begin_leaving();
+        }
+    }
+}
+
+/// What is done beside.
+struct Chores {
+    settings: Settings,
+    inspector: Inspector,
+    outbox: Arc<Outbox>,
+    groups: Arc<Mutex<Groups>>,
+    repair: Arc<Notify>,
+}
+
+impl Chores {
+    async fn run(self) {
+        let mut deleted = BTreeMap::new();
+        let mut ticks = tokio::time::interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {
+                    let _ = self.inspector.ask(|inspector| { inspector.serve(); Ok(()) }).await;
+                    if let Err(error) = self.delete_finished(&mut deleted).await {
+                        tracing::debug!(%error, "finished retries could not be deleted");
+                    }
+                }
+                () = self.repair.notified() => self.make_again().await,
+            }
+        }
+    }
+
+    fn running(&self) -> Vec<Arc<Group>> {
+        lock(&self.groups).running.clone()
+    }
+
+    /// Deletes retries that are done: their topics keep everything for ever otherwise.
+    async fn delete_finished(&self, deleted: &mut BTreeMap<(String, i32), i64>) -> Result<(), Error> {
+        let mut list = TopicPartitionList::new();
+        for group in self.running() {
+            for (topic, partition, offset) in group.finished_retries() {
+                let before = deleted.entry((topic.clone(), partition)).or_insert(0);
+                if offset > *before {
+                    *before = offset;
+                    list.add_partition_offset(&topic, partition, Offset::Offset(offset))
+                        .map_err(|error| failure("deleting finished retries", &error))?;
+                }
+            }
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        let admin = Admin::new(&self.settings)?;
+        let answer = admin.client()?.delete_records(&list, &doing()).await;
+        admin.close();
+        answer
+            .map(drop)
+            .map_err(|error| failure("deleting finished retries", &error))
+    }
+
+    /// Makes the topics again that somebody deleted under a running group.
+    async fn make_again(&self) {
+        for group in self.running() {
+            for topic in group.topics() {
+                self.outbox.topics.forget(topic);
+                match self.outbox.topics.ensure(topic, Purpose::of(topic)).await {
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!(%error, "a topic of a running listener is missing"),
+                }
+            }
+        }
+    }
+}

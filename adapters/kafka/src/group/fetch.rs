@@ -1,0 +1,226 @@
+//! The consumer's own thread: polls always, so that membership never depends on how slow handlers are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Message as _};
+
+use super::commit::{Which, commit};
+use super::lane::FirstDelivery;
+use super::member::Member;
+use super::routes::Route;
+use super::state::{Shared, State};
+use crate::failure::failure;
+use crate::record::{Arena, Inbound, inbound};
+
+/// The longest that a poll waits: how soon a request to stop, pause or resume is seen.
+const TICK: Duration = Duration::from_millis(100);
+/// The same while fetching stands still for a full mailbox.
+const SHORT_TICK: Duration = Duration::from_millis(10);
+/// How many records are taken before others get the lock.
+const BATCH: usize = 256;
+/// How long a full mailbox holds up the poll before its partitions are paused instead, which throws away what librdkafka
+/// has fetched of them.
+const STALL: Duration = Duration::from_secs(1);
+
+struct Fetched {
+    lane: usize,
+    offset: i64,
+    inbound: Inbound,
+}
+
+/// Fetches until the consumer is to leave.
+pub(crate) struct Fetcher {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<Member>>,
+    /// By Kafka's topic: its route and the lanes of its partitions.
+    lanes: HashMap<String, (Arc<Route>, Vec<Option<usize>>)>,
+    arena: Arena,
+    batch: Vec<Fetched>,
+}
+
+impl Fetcher {
+    pub(crate) fn new(shared: Arc<Shared>, consumer: Arc<BaseConsumer<Member>>) -> Self {
+        let routes = &consumer.context().routes;
+        let lanes = routes
+            .all()
+            .map(|route| (route.name.clone(), (route.clone(), Vec::new())))
+            .collect();
+        Self {
+            shared,
+            lanes,
+            consumer,
+            arena: Arena::default(),
+            batch: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Polls until the consumer is to leave.
+    pub(crate) fn run(&mut self) {
+        while let Some(wait) = self.prepare() {
+            self.fill(wait);
+            self.mark_assignment();
+            if !self.batch.is_empty() {
+                self.deliver();
+            }
+        }
+    }
+
+    /// Brings due retries, makes room, pauses and resumes. Answers how long to poll; `None`: it is over.
+    fn prepare(&self) -> Option<Duration> {
+        let shared = self.shared.clone();
+        let mut state = shared.lock();
+        if !state.is_open() {
+            return None;
+        }
+        let due = state.release_due(SystemTime::now());
+        state = Self::make_room(&shared, state);
+        let mut choked = false;
+        let prefetch = state.prefetch;
+        for mailbox in &mut state.boxes {
+            mailbox.choked = mailbox.size >= prefetch || (mailbox.choked && mailbox.size > prefetch / 2);
+            choked |= mailbox.choked;
+        }
+        let (pause, resume) = flow(&mut state);
+        let open = state.is_open();
+        drop(state);
+        // An error means that the partition has just gone.
+        if pause.count() > 0 {
+            let _ = self.consumer.pause(&pause);
+        }
+        if resume.count() > 0 {
+            let _ = self.consumer.resume(&resume);
+        }
+        let tick = if choked { SHORT_TICK } else { TICK };
+        open.then(|| due.map_or(tick, |due| due.clamp(Duration::from_millis(1), tick)))
+    }
+
+    /// Waits a while for a full mailbox to be emptied, if it is not already left to itself.
+    fn make_room<'a>(
+        shared: &'a Shared,
+        mut state: std::sync::MutexGuard<'a, State>,
+    ) -> std::sync::MutexGuard<'a, State> {
+        let deadline = Instant::now() + STALL;
+        let full = |state: &State| {
+            let full = |mailbox: &super::mailbox::Mailbox| mailbox.size >= state.prefetch && !mailbox.choked;
+            state.boxes.iter().any(full)
+        };
+        while full(&state) && state.is_open() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            state.flow_waits = true;
+            let waited = shared.flow.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+        state.flow_waits = false;
+        state
+    }
+
+    /// Takes what librdkafka has, waiting for the first record only.
+    fn fill(&mut self, wait: Duration) {
+        let consumer = self.consumer.clone();
+        let mut wait = wait;
+        while self.batch.len() < BATCH {
+            match consumer.poll(wait) {
+                Some(Ok(record)) => self.take(&record),
+                // Errors without a record have been told to the context too.
+                Some(Err(error)) => {
+                    let told = failure("receiving", &error);
+                    consumer.context().trouble(&error, told);
+                    return;
+                }
+                None => return,
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn take(&mut self, record: &BorrowedMessage<'_>) {
+        let Some((route, lanes)) = self.lanes.get_mut(record.topic()) else {
+            return;
+        };
+        let partition = record.partition();
+        let place = partition.unsigned_abs() as usize;
+        if lanes.len() <= place {
+            lanes.resize(place + 1, None);
+        }
+        let known = lanes.get_mut(place);
+        let lane = match known {
+            Some(Some(lane)) => *lane,
+            Some(unknown) => {
+                let Some(lane) = self.shared.lock().lane_of(&route.name, partition) else {
+                    return;
+                };
+                *unknown = Some(lane);
+                lane
+            }
+            None => return,
+        };
+        self.batch.push(Fetched {
+            lane,
+            offset: record.offset(),
+            inbound: inbound(record, &mut self.arena, route.return_path),
+        });
+    }
+
+    /// A new assignment is marked as in use before anything of it is delivered.
+    fn mark_assignment(&self) {
+        let fresh = std::mem::take(&mut self.shared.lock().fresh);
+        if fresh && let Err(error) = commit(&self.shared, &self.consumer, Which::Dirty) {
+            tracing::debug!(%error, "the first commit of an assignment failed and is tried again");
+        }
+    }
+
+    /// Hands a batch to the mailboxes.
+    fn deliver(&mut self) {
+        let now = SystemTime::now();
+        let mut state = self.shared.lock();
+        let mut announce = false;
+        for fetched in &self.batch {
+            let lane = state.lanes.get_mut(fetched.lane);
+            if let Some(lane) = lane.filter(|lane| lane.first_delivery == FirstDelivery::ToBeMarked) {
+                lane.first_delivery = FirstDelivery::Marked;
+                lane.dirty = true;
+                announce = true;
+            }
+        }
+        if announce {
+            drop(state);
+            if let Err(error) = commit(&self.shared, &self.consumer, Which::Dirty) {
+                tracing::debug!(%error, "marking a first message as begun failed");
+            }
+            state = self.shared.lock();
+        }
+        for fetched in self.batch.drain(..) {
+            state.accept(fetched.lane, fetched.offset, fetched.inbound, now);
+        }
+        self.shared.wake(&state);
+    }
+}
+
+/// Which partitions are to be paused and resumed now.
+fn flow(state: &mut State) -> (TopicPartitionList, TopicPartitionList) {
+    let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+    for id in 0..state.lanes.len() {
+        let Some(wanted) = state
+            .lanes
+            .get(id)
+            .filter(|lane| lane.is_assigned())
+            .map(|lane| state.should_pause(lane))
+        else {
+            continue;
+        };
+        let Some(lane) = state.lanes.get_mut(id).filter(|lane| lane.paused != wanted) else {
+            continue;
+        };
+        lane.paused = wanted;
+        let list = if wanted { &mut pause } else { &mut resume };
+        list.add_partition(&lane.route.name, lane.partition);
+    }
+    (pause, resume)
+}

@@ -1,0 +1,257 @@
+//! Membership of a consumer group: what is assigned, taken away and lost.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider_contract::{Error, ErrorKind, Event};
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::topic_partition_list::Offset;
+use rdkafka::types::RDKafkaRespErr;
+use tokio::sync::Notify;
+
+use super::commit::{Which, commit};
+use super::lane::{Lane, Tenure};
+use super::routes::{Route, Routes};
+use super::state::Shared;
+use crate::failure::{code, kind};
+use crate::observer;
+use crate::options::Settings;
+use crate::progress::Progress;
+
+/// One question to the broker while partitions change hands.
+const QUESTION: Duration = Duration::from_secs(10);
+
+/// The consumer's context: librdkafka calls it on the thread that polls.
+pub(crate) struct Member {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    /// Kafka's name of the group.
+    pub(crate) group: String,
+    pub(crate) routes: Routes,
+    /// Asks for topics to be made again.
+    pub(crate) repair: Arc<Notify>,
+}
+
+impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        observer::log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble(&error, observer::reported(&error, reason));
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        match event {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
+            _ => self.revoked(consumer, list),
+        }
+    }
+}
+
+impl Member {
+    /// Whether a broker answers, and all topics of the group exist.
+    pub(crate) fn all_well(&self, consumer: &BaseConsumer<Self>) -> bool {
+        self.routes.names().all(|topic| {
+            let answer = consumer.fetch_metadata(Some(topic), Duration::from_secs(1));
+            answer.is_ok_and(|answer| answer.topics().iter().all(|topic| topic.error().is_none()))
+        })
+    }
+
+    /// Something went wrong that librdkafka tells and goes on from.
+    pub(crate) fn trouble(&self, error: &KafkaError, told: Error) {
+        let Some(code) = code(error) else {
+            return;
+        };
+        tracing::debug!(target: "postrider::kafka", group = self.group, %code, error = %told, "consumer");
+        if kind(code) == ErrorKind::Denied {
+            return self.shared.fail(told);
+        }
+        match code {
+            Code::AllBrokersDown => self.degrade(&told),
+            Code::Fatal => self.shared.fail(told),
+            Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+                self.degrade(&told);
+                self.repair.notify_one();
+            }
+            Code::PollExceeded => tracing::warn!(
+                group = self.group,
+                "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
+            ),
+            _ => {}
+        }
+    }
+
+    fn degrade(&self, error: &Error) {
+        let mut state = self.shared.lock();
+        state.degrade(error);
+        if state.work_waits {
+            self.shared.work.notify_all();
+        }
+    }
+
+    fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let list = &self.routes.with_retries(list);
+        let begun = self.beginnings(consumer, list);
+        let mut assignment = TopicPartitionList::with_capacity(begun.len());
+        for (route, partition, start, _) in &begun {
+            let offset = start.map_or(Offset::Invalid, Offset::Offset);
+            if let Err(error) = assignment.add_partition_offset(&route.name, *partition, offset) {
+                tracing::error!(%error, "an assigned partition has an impossible offset");
+            }
+        }
+        {
+            let mut state = self.shared.lock();
+            for (route, partition, start, before) in begun {
+                state.assign(&route, partition, start, before);
+            }
+            state.joined = true;
+            state.recover();
+        }
+        let done = if cooperative(consumer) {
+            consumer.incremental_assign(&assignment)
+        } else {
+            consumer.assign(&assignment)
+        };
+        if let Err(error) = done {
+            tracing::warn!(group = self.group, %error, "taking over partitions failed; the group rebalances");
+        }
+        // A partition that comes back was perhaps paused when it went.
+        if assignment.count() > 0 {
+            let _ = consumer.resume(&assignment);
+        }
+        tracing::debug!(group = self.group, partitions = ?list, "assigned");
+    }
+
+    /// Where each partition begins, with what the last assignment left.
+    fn beginnings(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> Vec<(Arc<Route>, i32, Option<i64>, Progress)> {
+        if list.count() == 0 {
+            return Vec::new();
+        }
+        let answer = consumer.committed_offsets(list.clone(), QUESTION);
+        if let Err(error) = &answer {
+            // librdkafka asks again for those without an offset; what was done ahead of it comes twice.
+            tracing::warn!(group = self.group, %error, "the group's positions could not be read with their metadata");
+        }
+        let known = answer.is_ok();
+        let list = answer.unwrap_or_else(|_| list.clone());
+        let elements = list.elements();
+        let routed = elements.iter().filter_map(|element| {
+            let route = self.routes.of(element.topic())?;
+            let (start, before) = match element.offset() {
+                Offset::Offset(offset) if known && element.error().is_ok() => {
+                    // Somebody else's metadata need not be text, and rdkafka panics then.
+                    let text =
+                        catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())).unwrap_or_default();
+                    (Some(offset), Progress::decode(&text, offset))
+                }
+                _ if known => (
+                    Self::first_start(consumer, route, element.partition()),
+                    Progress::default(),
+                ),
+                _ => (None, Progress::default()),
+            };
+            Some((route.clone(), element.partition(), start, before))
+        });
+        routed.collect()
+    }
+
+    /// Where a partition begins that the group has never committed.
+    fn first_start(consumer: &BaseConsumer<Self>, route: &Route, partition: i32) -> Option<i64> {
+        // New since the group was declared: everything in it is for the group.
+        let low = consumer.fetch_watermarks(&route.name, partition, QUESTION);
+        low.ok().map(|(low, _)| low).filter(|&low| low >= 0)
+    }
+
+    fn revoked(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let list = &self.routes.with_retries(list);
+        let lost = consumer.assignment_lost();
+        tracing::debug!(group = self.group, lost, partitions = ?list, "revoked");
+        let lanes = self.take_away(list, lost);
+        if !lost && let Err(error) = commit(&self.shared, consumer, Which::Leaving(&lanes)) {
+            tracing::warn!(group = self.group, %error, "a last commit failed: some messages come twice");
+        }
+        {
+            let mut state = self.shared.lock();
+            for id in lanes {
+                state.unassign(id);
+            }
+            if lost {
+                state.joined = false;
+                let text = "the group's session was lost, its partitions are assigned again";
+                state.degrade(&Error::new(ErrorKind::Unavailable, text));
+            }
+        }
+        let done = if cooperative(consumer) {
+            consumer.incremental_unassign(list)
+        } else {
+            consumer.unassign()
+        };
+        if let Err(error) = done {
+            tracing::warn!(group = self.group, %error, "giving partitions back failed; the group rebalances");
+        }
+    }
+
+    /// Stops delivering these partitions and waits, for a while, until the runtime holds nothing of them.
+    fn take_away(&self, list: &TopicPartitionList, lost: bool) -> Vec<usize> {
+        let mut state = self.shared.lock();
+        let found = list.elements();
+        let found = found
+            .iter()
+            .filter_map(|element| state.lane_of(element.topic(), element.partition()));
+        let lanes: Vec<usize> = found.collect();
+        let wait = if lost || !state.is_open() {
+            Duration::ZERO
+        } else {
+            self.settings.revoke_timeout
+        };
+        let mut told: HashMap<usize, Vec<u32>> = HashMap::new();
+        for &id in &lanes {
+            state.clear(id);
+            if let Some(lane) = state.lanes.get_mut(id) {
+                lane.tenure = Tenure::Leaving;
+                if lane.is_held() {
+                    told.entry(lane.mailbox).or_default().push(id as u32);
+                }
+            }
+        }
+        for (mailbox, lanes) in told {
+            if let Some(mailbox) = state.boxes.get_mut(mailbox) {
+                mailbox.tell(Event::Revoked {
+                    lanes,
+                    deadline: wait,
+                });
+            }
+        }
+        let deadline = Instant::now() + wait;
+        loop {
+            let held = lanes
+                .iter()
+                .any(|&id| state.lanes.get(id).is_some_and(Lane::is_held));
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !held || left.is_zero() || !state.is_open() {
+                state.flow_waits = false;
+                return lanes;
+            }
+            state.flow_waits = true;
+            let waited = self.shared.flow.wait_timeout(state, left);
+            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn cooperative(consumer: &BaseConsumer<Member>) -> bool {
+    matches!(consumer.rebalance_protocol(), RebalanceProtocol::Cooperative)
+}

@@ -1,0 +1,428 @@
+//! What the threads of a group's consumer share: partitions, listeners, and who waits for what.
+
+use std::cmp::Reverse;
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use postrider_contract::{Delivery, Error, Event, Token};
+
+use super::lane::{Item, Lane, Stage};
+use super::mailbox::Mailbox;
+use super::routes::Route;
+use crate::lock::lock;
+use crate::progress::Progress;
+use crate::record::Inbound;
+use crate::tracker::Received;
+
+/// How many entries a partition's tracker may hold before fetching waits for the first of them.
+const LONGEST_SPAN: usize = 16 * 1024;
+/// How many messages of a partition of the return path are read ahead.
+const LONGEST_DELAYED: usize = 2000;
+
+/// Shared by the consumer's thread, the committing thread, receivers and settlers.
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The consumer's thread waits here for room and for drained lanes.
+    pub(crate) flow: Condvar,
+    /// The committing thread waits here for something to commit.
+    pub(crate) work: Condvar,
+    /// One commit at a time, so that none of them goes back.
+    pub(crate) committing: Mutex<()>,
+}
+
+impl Shared {
+    pub(crate) fn new(mailboxes: usize, prefetch: usize) -> Self {
+        Self {
+            state: Mutex::new(State {
+                lanes: Vec::new(),
+                boxes: (0..mailboxes).map(|_| Mailbox::default()).collect(),
+                phase: Phase::Open,
+                degraded: true,
+                dirty: false,
+                joined: false,
+                fresh: false,
+                flow_waits: false,
+                work_waits: false,
+                prefetch,
+            }),
+            flow: Condvar::new(),
+            work: Condvar::new(),
+            committing: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// Wakes the threads that what was just done is of interest to.
+    pub(crate) fn wake(&self, state: &State) {
+        if state.flow_waits {
+            self.flow.notify_all();
+        }
+        if state.work_waits && state.dirty {
+            self.work.notify_all();
+        }
+    }
+
+    /// Asks the consumer to commit and leave.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Open) {
+            state.phase = Phase::Closing;
+        }
+        drop(state);
+        self.flow.notify_all();
+        self.work.notify_all();
+    }
+
+    /// Ends every subscription with an error that trying again does not mend.
+    pub(crate) fn fail(&self, error: Error) {
+        let mut state = self.lock();
+        if !matches!(state.phase, Phase::Failed(_) | Phase::Closed) {
+            tracing::error!(%error, "a Kafka subscription is over");
+            state.phase = Phase::Failed(error);
+        }
+        state.wake_all();
+        drop(state);
+        self.flow.notify_all();
+        self.work.notify_all();
+    }
+}
+
+/// How far the consumer's life is.
+#[derive(Debug)]
+pub(crate) enum Phase {
+    Open,
+    /// Leaving; what is settled meanwhile still counts.
+    Closing,
+    /// Left.
+    Closed,
+    /// Over, and why.
+    Failed(Error),
+}
+
+/// What is shared, under its lock.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
+pub(crate) struct State {
+    /// By [`Token::lane`].
+    pub(crate) lanes: Vec<Lane>,
+    /// By the listener's place in the group.
+    pub(crate) boxes: Vec<Mailbox>,
+    pub(crate) phase: Phase,
+    /// Nothing flows for now.
+    pub(crate) degraded: bool,
+    /// Some lane has something to commit.
+    pub(crate) dirty: bool,
+    /// The group has assigned us something, if only nothing.
+    pub(crate) joined: bool,
+    /// There is a new assignment, not yet marked as in use.
+    pub(crate) fresh: bool,
+    /// Who waits on [`Shared::flow`] and [`Shared::work`]: waking nobody is a system call too.
+    pub(crate) flow_waits: bool,
+    pub(crate) work_waits: bool,
+    /// How many bytes a mailbox takes before fetching stops.
+    pub(crate) prefetch: usize,
+}
+
+impl State {
+    pub(crate) fn wake_all(&mut self) {
+        for mailbox in &mut self.boxes {
+            mailbox.news.notify_one();
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open)
+    }
+
+    /// Nothing flows: told once.
+    pub(crate) fn degrade(&mut self, error: &Error) {
+        if !self.degraded && self.is_open() {
+            tracing::warn!(%error, "Kafka is out of reach");
+            self.boxes
+                .iter_mut()
+                .for_each(|mailbox| mailbox.tell(Event::Degraded(error.clone())));
+        }
+        self.degraded = true;
+    }
+
+    /// Messages flow again, if there is an assignment.
+    pub(crate) fn recover(&mut self) {
+        if self.degraded && self.joined {
+            self.degraded = false;
+            self.boxes
+                .iter_mut()
+                .for_each(|mailbox| mailbox.tell(Event::Ready));
+        }
+    }
+
+    /// The lane of a partition.
+    pub(crate) fn lane_of(&self, topic: &str, partition: i32) -> Option<usize> {
+        self.lanes
+            .iter()
+            .position(|lane| lane.partition == partition && lane.route.name == topic)
+    }
+
+    /// A partition is assigned, with what the last assignment left. Answers its lane.
+    pub(crate) fn assign(
+        &mut self,
+        route: &std::sync::Arc<Route>,
+        partition: i32,
+        start: Option<i64>,
+        before: Progress,
+    ) -> usize {
+        let id = self.lane_of(&route.name, partition).unwrap_or_else(|| {
+            self.lanes.push(Lane::new(route.clone(), partition));
+            self.lanes.len() - 1
+        });
+        self.clear(id);
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.begin(start, before);
+            self.dirty |= lane.dirty;
+            self.fresh = true;
+        }
+        id
+    }
+
+    /// A partition is gone: what waits is dropped, what the runtime has becomes stale.
+    pub(crate) fn unassign(&mut self, id: usize) {
+        self.clear(id);
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.end();
+        }
+    }
+
+    /// Drops what waits of a lane.
+    pub(crate) fn clear(&mut self, id: usize) {
+        let Some(lane) = self.lanes.get(id) else {
+            return;
+        };
+        if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
+            let queued = mailbox.queue.iter().filter(|place| place.0 == id as u32);
+            let size = queued
+                .filter_map(|place| lane.tracker.get(place.2))
+                .map(Item::size)
+                .sum();
+            mailbox.drop_lane(id as u32, size);
+        }
+    }
+
+    /// Takes in a record. Records of lanes that are being taken away are not wanted.
+    pub(crate) fn accept(&mut self, id: usize, offset: i64, inbound: Inbound, now: SystemTime) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        if !lane.delivers() {
+            return;
+        }
+        let due = inbound.not_before.filter(|&due| due > now);
+        let stage = if due.is_some() {
+            Stage::Delayed
+        } else {
+            Stage::Waiting
+        };
+        if lane.tracker.is_behind(offset) {
+            tracing::warn!(
+                topic = lane.route.name,
+                partition = lane.partition,
+                offset,
+                "the partition went back: it was truncated or made anew"
+            );
+            self.restart(id, offset);
+        }
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let item = Item {
+            message: inbound.message,
+            stage,
+            turn: 0,
+        };
+        let size = item.size();
+        let received = lane.tracker.receive(offset, item);
+        if received == Received::Already {
+            lane.dirty = true;
+            self.dirty = true;
+            return;
+        }
+        lane.note_received(offset);
+        let place = (id as u32, lane.epoch, offset);
+        match due {
+            Some(due) => {
+                lane.delayed.0 += 1;
+                lane.delayed.1 += size;
+                if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
+                    mailbox.delayed.push(Reverse((due, place)));
+                }
+            }
+            None => self.queue(id, offset),
+        }
+    }
+
+    /// Begins a lane's epoch again at an offset; what was received of it before is received again or gone.
+    fn restart(&mut self, id: usize, offset: i64) {
+        self.clear(id);
+        if let Some(lane) = self.lanes.get_mut(id) {
+            lane.begin(Some(offset), Progress::default());
+        }
+    }
+
+    /// Puts a waiting item in line.
+    fn queue(&mut self, id: usize, offset: i64) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let Some(item) = lane.tracker.get(offset) else {
+            return;
+        };
+        let size = item.size();
+        if lane.one_at_a_time() && lane.tracker.first().is_some_and(|(first, _)| first != offset) {
+            lane.backlog.push_back(offset);
+        } else if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
+            mailbox.push((id as u32, lane.epoch, offset), size);
+        }
+    }
+
+    /// Puts what has become due in line; answers how long until the next is.
+    pub(crate) fn release_due(&mut self, now: SystemTime) -> Option<Duration> {
+        let mut next: Option<Duration> = None;
+        for index in 0..self.boxes.len() {
+            while let Some(&Reverse((due, (id, epoch, offset)))) =
+                self.boxes.get(index).and_then(|mailbox| mailbox.delayed.peek())
+            {
+                if due > now {
+                    let wait = due.duration_since(now).unwrap_or_default();
+                    next = Some(next.map_or(wait, |next| next.min(wait)));
+                    break;
+                }
+                if let Some(mailbox) = self.boxes.get_mut(index) {
+                    mailbox.delayed.pop();
+                }
+                let id = id as usize;
+                let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.epoch == epoch) else {
+                    continue;
+                };
+                if let Some(item) = lane.tracker.get_mut(offset) {
+                    item.stage = Stage::Waiting;
+                    lane.delayed.0 = lane.delayed.0.saturating_sub(1);
+                    lane.delayed.1 = lane.delayed.1.saturating_sub(item.size());
+                    self.queue(id, offset);
+                }
+            }
+        }
+        next
+    }
+
+    /// Hands out up to `max` deliveries of a mailbox.
+    pub(crate) fn give(&mut self, mailbox: usize, max: usize, into: &mut Vec<Delivery>) {
+        let Some(mailbox) = self.boxes.get_mut(mailbox) else {
+            return;
+        };
+        let wanted = into.len() + max;
+        while into.len() < wanted {
+            let Some((id, epoch, offset)) = mailbox.queue.pop_front() else {
+                return;
+            };
+            let Some(lane) = self.lanes.get_mut(id as usize) else {
+                continue;
+            };
+            let size = lane.tracker.get(offset).map_or(0, Item::size);
+            mailbox.size = mailbox.size.saturating_sub(size);
+            if lane.epoch == epoch && lane.delivers() {
+                into.extend(lane.give(id, offset));
+                self.dirty |= lane.dirty;
+            }
+        }
+    }
+
+    /// Whether a token is still good.
+    pub(crate) fn holds(&self, token: Token) -> bool {
+        let lane = self.lanes.get(token.lane as usize);
+        lane.is_some_and(|lane| lane.holds(token).is_some())
+    }
+
+    /// Settles a delivery whose copies, if any, are confirmed. False: it is stale.
+    pub(crate) fn acknowledge(&mut self, token: Token) -> bool {
+        let id = token.lane as usize;
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return false;
+        };
+        let Some(offset) = lane.holds(token) else {
+            return false;
+        };
+        lane.tracker.settle(offset);
+        lane.given = lane.given.saturating_sub(1);
+        lane.note_settled(offset);
+        self.dirty = true;
+        self.next_of_backlog(id);
+        true
+    }
+
+    fn next_of_backlog(&mut self, id: usize) {
+        while let Some(lane) = self.lanes.get_mut(id) {
+            let first = lane.tracker.first().map(|(first, _)| first);
+            match lane.backlog.front() {
+                Some(&offset) if !lane.one_at_a_time() || Some(offset) == first => {
+                    lane.backlog.pop_front();
+                    self.queue(id, offset);
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Puts deliveries back in line, in their order, before everything else. Answers for each whether it was good.
+    pub(crate) fn put_back(&mut self, tokens: &[Token]) -> Vec<bool> {
+        let mut good = Vec::with_capacity(tokens.len());
+        let mut places = Vec::new();
+        for token in tokens {
+            let lane = self.lanes.get_mut(token.lane as usize);
+            let Some((lane, offset)) = lane.and_then(|lane| lane.holds(*token).map(|offset| (lane, offset)))
+            else {
+                good.push(false);
+                continue;
+            };
+            good.push(true);
+            lane.given = lane.given.saturating_sub(1);
+            lane.dirty = true;
+            self.dirty = true;
+            let delivers = lane.delivers();
+            if let Some(item) = lane.tracker.get_mut(offset) {
+                item.stage = Stage::Waiting;
+                item.turn = item.turn.wrapping_add(1);
+                if delivers {
+                    places.push((lane.mailbox, (token.lane, lane.epoch, offset), item.size()));
+                }
+            }
+        }
+        places.sort_unstable_by_key(|&(_, place, _)| Reverse(place));
+        for (mailbox, place, size) in places {
+            if let Some(mailbox) = self.boxes.get_mut(mailbox) {
+                mailbox.push_front(place, size);
+            }
+        }
+        good
+    }
+
+    /// Whether a lane's fetching should stand still, given that it does or does not now: with slack, so that it does not
+    /// flutter.
+    pub(crate) fn should_pause(&self, lane: &Lane) -> bool {
+        let slack = if lane.paused { 2 } else { 1 };
+        let held = self
+            .boxes
+            .get(lane.mailbox)
+            .is_some_and(|mailbox| mailbox.paused || mailbox.choked);
+        held || !lane.delivers()
+            || lane.tracker.span() > LONGEST_SPAN / slack
+            || lane.delayed.0 > LONGEST_DELAYED / slack
+            || lane.delayed.1 > self.prefetch / slack
+    }
+
+    /// Forgets everything: the group was left.
+    pub(crate) fn unassign_all(&mut self) {
+        for id in 0..self.lanes.len() {
+            self.unassign(id);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Asks the cluster: whether it is there, which topics it has, how far they reach.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider_contract::{Error, ErrorKind};
+use rdkafka::TopicPartitionList;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::topic_partition_list::Offset;
+
+use crate::failure::{coded, failure};
+use crate::observer::Observer;
+use crate::options::Settings;
+
+/// One question.
+const QUESTION: Duration = Duration::from_secs(10);
+/// Asked for only to see an answer; it need not exist.
+const PROBE: &str = "postrider-probe";
+
+/// The offsets that a partition holds: from the first, to before the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// The oldest offset that is retained.
+    pub(crate) low: i64,
+    /// One past the newest.
+    pub(crate) high: i64,
+}
+
+/// A client without a group. Every method blocks its thread: async callers go through [`Inspector::ask`].
+#[derive(Clone)]
+pub(crate) struct Inspector {
+    consumer: Arc<BaseConsumer<Observer>>,
+    shown: Arc<str>,
+}
+
+impl Inspector {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
+        let made = BaseConsumer::from_config_and_context(&settings.asking(), Observer::default());
+        Ok(Self {
+            consumer: Arc::new(made.map_err(|error| failure("making a Kafka client", &error))?),
+            shown: settings.shown.as_str().into(),
+        })
+    }
+
+    /// Asks on a thread that may block.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let inspector = self.clone();
+        blocking(move || question(&inspector)).await
+    }
+
+    /// Serves log lines and errors: nobody else polls this client.
+    pub(crate) fn serve(&self) {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
+    }
+
+    /// Waits until a broker answers.
+    ///
+    /// # Errors
+    /// `Denied` at once where it refuses us; `Unavailable` when the time is over.
+    pub(crate) fn connect(&self, within: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + within;
+        let mut last = None;
+        loop {
+            let answered = self.answers(Duration::from_millis(250));
+            if answered {
+                return Ok(());
+            }
+            match self.consumer.context().take() {
+                Some(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config) => {
+                    return Err(error);
+                }
+                Some(error) => last = Some(error),
+                None => {}
+            }
+            if Instant::now() >= deadline {
+                let text = format!("no Kafka broker answered at {} within {within:?}", self.shown);
+                let error = Error::new(ErrorKind::Unavailable, text);
+                return Err(match last {
+                    Some(last) => error.with_source(last),
+                    None => error,
+                });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether a broker answers within this time.
+    pub(crate) fn answers(&self, within: Duration) -> bool {
+        let answered = self.consumer.fetch_metadata(Some(PROBE), within).is_ok();
+        self.serve();
+        answered
+    }
+
+    /// How many partitions a topic has; `None`: it does not exist.
+    pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+        settled(|| self.ask_partitions(topic))
+    }
+
+    fn ask_partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+        let what = || format!("asking for topic `{topic}`");
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(topic), QUESTION)
+            .map_err(|error| failure(&what(), &error))?;
+        self.serve();
+        let Some(found) = metadata.topics().first() else {
+            return Ok(None);
+        };
+        match found.error().map(Code::from) {
+            None => {
+                let led = found
+                    .partitions()
+                    .iter()
+                    .filter(|partition| partition.leader() >= 0);
+                let (led, all) = (led.count(), found.partitions().len());
+                // Just made: its partitions come up one by one.
+                if led < all || all == 0 {
+                    return Err(coded(&what(), Code::LeaderNotAvailable));
+                }
+                Ok(Some(all as i32))
+            }
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+            Some(code) => Err(coded(&what(), code)),
+        }
+    }
+
+    /// The names of all topics.
+    pub(crate) fn topics(&self) -> Result<Vec<String>, Error> {
+        let answer = self.consumer.fetch_metadata(None, QUESTION);
+        let metadata = answer.map_err(|error| failure("listing topics", &error))?;
+        self.serve();
+        Ok(metadata
+            .topics()
+            .iter()
+            .map(|topic| topic.name().to_owned())
+            .collect())
+    }
+
+    /// What one partition holds.
+    pub(crate) fn extent(&self, topic: &str, partition: i32) -> Result<Extent, Error> {
+        settled(|| {
+            let answer = self.consumer.fetch_watermarks(topic, partition, QUESTION);
+            let what = || format!("asking how far topic `{topic}` reaches");
+            let (low, high) = answer.map_err(|error| failure(&what(), &error))?;
+            Ok(Extent { low, high })
+        })
+    }
+
+    /// What every partition of a topic holds.
+    pub(crate) fn extents(&self, topic: &str, partitions: i32) -> Result<Vec<Extent>, Error> {
+        (0..partitions)
+            .map(|partition| self.extent(topic, partition))
+            .collect()
+    }
+}
+
+/// What a group has committed on a topic, by partition, with the metadata; `None` where it has committed nothing. Blocks.
+pub(crate) fn committed(
+    settings: &Settings,
+    group: &str,
+    topic: &str,
+    partitions: i32,
+) -> Result<Vec<Option<(i64, String)>>, Error> {
+    let client = outsider(settings, group)?;
+    let mut asked = TopicPartitionList::with_capacity(partitions as usize);
+    for partition in 0..partitions {
+        asked.add_partition(topic, partition);
+    }
+    let what = || format!("asking for the position of group `{group}` on topic `{topic}`");
+    let answer = settled(|| {
+        let answer = client.committed_offsets(asked.clone(), QUESTION);
+        answer.map_err(|error| failure(&what(), &error))
+    })?;
+    let mut positions = vec![None; partitions as usize];
+    for element in answer.elements() {
+        element.error().map_err(|error| failure(&what(), &error))?;
+        if let (Offset::Offset(offset), Some(place)) =
+            (element.offset(), positions.get_mut(element.partition() as usize))
+        {
+            *place = Some((offset, element.metadata().to_owned()));
+        }
+    }
+    Ok(positions)
+}
+
+/// Asks again while a topic's partitions are between leaders, as new ones are for a moment. Blocks.
+fn settled<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + QUESTION;
+    loop {
+        match ask() {
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// A client that reads and writes a group's positions without being a member.
+pub(crate) fn outsider(settings: &Settings, group: &str) -> Result<BaseConsumer<Observer>, Error> {
+    BaseConsumer::from_config_and_context(&settings.consumer(group), Observer::default())
+        .map_err(|error| failure("making a Kafka client", &error))
+}
+
+/// Runs what blocks its thread.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::new(ErrorKind::Internal, "a blocking call ended early").with_source(error)),
+    }
+}

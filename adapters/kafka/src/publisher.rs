@@ -1,0 +1,275 @@
+//! Sends records, many at once, and waits until each is confirmed.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use postrider_contract::{Error, ErrorKind, Message};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::producer::{
+    BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig, ThreadedProducer,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+
+use crate::failure::{code, coded, failure, kind};
+use crate::lock::lock;
+use crate::observer;
+use crate::options::Settings;
+use crate::record::outbound;
+
+/// How often it is tried again to hand a record to a full queue.
+const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
+/// librdkafka gives up first, and tells what it knows; this is for a confirm that never comes at all.
+const CONFIRM_SLACK: Duration = Duration::from_secs(5);
+/// How long a refusal of our credentials is believed without asking again.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(3);
+
+/// One record on its way to one topic.
+pub(crate) struct Parcel<'a> {
+    /// Kafka's topic.
+    pub(crate) topic: &'a str,
+    /// `None`: by the key.
+    pub(crate) partition: Option<i32>,
+    /// For the return path: when it is due.
+    pub(crate) not_before: Option<SystemTime>,
+    /// What is sent.
+    pub(crate) message: &'a Message,
+}
+
+/// The producer of a connection, made anew if it breaks.
+pub(crate) struct Publisher {
+    settings: Settings,
+    producer: Mutex<Option<Arc<ThreadedProducer<Confirms>>>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
+        let producer = Mutex::new(Some(make(&settings)?));
+        Ok(Self { settings, producer })
+    }
+
+    /// Whether no broker was to be reached when last something was heard.
+    pub(crate) fn down(&self) -> bool {
+        let producer = lock(&self.producer).clone();
+        producer.is_some_and(|producer| producer.context().down.load(Ordering::Relaxed))
+    }
+
+    /// A broker was reached by another client of this connection.
+    pub(crate) fn up(&self) {
+        if let Some(producer) = &*lock(&self.producer) {
+            producer.context().down.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends all of them, in order, and answers for each when its fate is known.
+    pub(crate) async fn send(&self, parcels: &[Parcel<'_>]) -> Vec<Result<(), Error>> {
+        let producer = match self.working() {
+            Ok(producer) => producer,
+            Err(error) => return parcels.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let deadline = Instant::now() + self.settings.publish_timeout;
+        let batch = Arc::new(Batch::new(parcels.len()));
+        for (index, parcel) in parcels.iter().enumerate() {
+            if let Err(error) = enqueue(&producer, parcel, &batch, index, deadline).await {
+                batch.answer(index, Err(error));
+            }
+        }
+        let refused = producer.context().refused.notified();
+        tokio::select! {
+            // Overdue answers stay `Unconfirmed`.
+            _ = timeout_at(deadline + CONFIRM_SLACK, batch.wait()) => {}
+            () = refused => {
+                // librdkafka would go on trying until the timeout.
+                producer.purge(PurgeConfig::default().queue().inflight());
+                let _ = timeout(CONFIRM_SLACK, batch.wait()).await;
+            }
+        }
+        batch.take()
+    }
+
+    /// The producer, or a new one where it had a fatal error.
+    fn working(&self) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
+        let mut held = lock(&self.producer);
+        match &*held {
+            None => Err(closed()),
+            Some(producer) => {
+                if let Some((code, reason)) = producer.client().fatal_error() {
+                    if kind(code) == ErrorKind::Denied {
+                        return Err(coded("publishing", code));
+                    }
+                    tracing::warn!(%code, reason, "the Kafka producer broke, making a new one");
+                    *held = Some(make(&self.settings)?);
+                }
+                match &*held {
+                    Some(producer) => producer.context().allowed().map(|()| producer.clone()),
+                    None => Err(closed()),
+                }
+            }
+        }
+    }
+
+    /// Waits for what is under way, at most until the deadline, and takes nothing more.
+    pub(crate) async fn close(&self, deadline: Duration) {
+        let Some(producer) = lock(&self.producer).take() else {
+            return;
+        };
+        // Both waiting and dropping block their thread.
+        let flushed = tokio::task::spawn_blocking(move || {
+            if let Err(error) = producer.flush(deadline) {
+                tracing::warn!(%error, "not everything was published before the deadline");
+            }
+        });
+        let _ = timeout(deadline + Duration::from_secs(1), flushed).await;
+    }
+}
+
+fn make(settings: &Settings) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
+    let made = ThreadedProducer::from_config_and_context(&settings.producer(), Confirms::default());
+    made.map(Arc::new)
+        .map_err(|error| failure("making the Kafka producer", &error))
+}
+
+/// Hands a record to librdkafka; waits while its queue is full.
+async fn enqueue(
+    producer: &ThreadedProducer<Confirms>,
+    parcel: &Parcel<'_>,
+    batch: &Arc<Batch>,
+    index: usize,
+    deadline: Instant,
+) -> Result<(), Error> {
+    let sent = outbound(&parcel.message.headers, parcel.not_before)?;
+    let confirm = Box::new(Confirm {
+        batch: batch.clone(),
+        index,
+    });
+    let mut record = BaseRecord {
+        topic: parcel.topic,
+        partition: parcel.partition,
+        payload: parcel.message.payload.as_deref(),
+        key: parcel.message.key.as_deref(),
+        timestamp: sent.timestamp,
+        headers: sent.headers,
+        delivery_opaque: confirm,
+    };
+    loop {
+        let refused = match producer.send(record) {
+            Ok(()) => return Ok(()),
+            Err((error, back)) => {
+                record = back;
+                error
+            }
+        };
+        if code(&refused) != Some(Code::QueueFull) || Instant::now() >= deadline {
+            return Err(failure("publishing", &refused));
+        }
+        sleep_until(Instant::now() + FULL_QUEUE_PAUSE).await;
+    }
+}
+
+/// Answers for a batch, as they come in.
+struct Batch {
+    answers: Mutex<Vec<Option<Result<(), Error>>>>,
+    left: AtomicUsize,
+    done: Notify,
+}
+
+impl Batch {
+    fn new(count: usize) -> Self {
+        Self {
+            answers: Mutex::new(vec![None; count]),
+            left: AtomicUsize::new(count),
+            done: Notify::new(),
+        }
+    }
+
+    fn answer(&self, index: usize, answer: Result<(), Error>) {
+        if let Some(place) = lock(&self.answers).get_mut(index) {
+            *place = Some(answer);
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.notify_one();
+        }
+    }
+
+    async fn wait(&self) {
+        if self.left.load(Ordering::Acquire) > 0 {
+            self.done.notified().await;
+        }
+    }
+
+    fn take(&self) -> Vec<Result<(), Error>> {
+        let answers = std::mem::take(&mut *lock(&self.answers));
+        let overdue = || Error::new(ErrorKind::Unconfirmed, "publishing: no confirmation came in time");
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| Err(overdue())))
+            .collect()
+    }
+}
+
+/// Rides with a record through librdkafka.
+pub(crate) struct Confirm {
+    batch: Arc<Batch>,
+    index: usize,
+}
+
+/// Receives confirmations, on the producer's own thread.
+#[derive(Default)]
+pub(crate) struct Confirms {
+    down: AtomicBool,
+    denied: Mutex<Option<(Instant, Error)>>,
+    refused: Notify,
+}
+
+impl Confirms {
+    /// The refusal, while it is fresh: credentials may be mended.
+    fn allowed(&self) -> Result<(), Error> {
+        match &*lock(&self.denied) {
+            Some((when, error)) if when.elapsed() < REFUSAL_HOLDS => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ClientContext for Confirms {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
+        observer::log(level, facility, text);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "postrider::kafka", %error, reason, "producer");
+        if code(&error) == Some(Code::AllBrokersDown) {
+            self.down.store(true, Ordering::Relaxed);
+        }
+        let error = observer::reported(&error, reason);
+        if error.kind() == ErrorKind::Denied {
+            *lock(&self.denied) = Some((Instant::now(), error));
+            self.refused.notify_waiters();
+        }
+    }
+}
+
+impl ProducerContext for Confirms {
+    type DeliveryOpaque = Box<Confirm>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, confirm: Box<Confirm>) {
+        let answer = match result {
+            Ok(_) => {
+                self.down.store(false, Ordering::Relaxed);
+                Ok(())
+            }
+            Err((error, _)) if code(error) == Some(Code::PurgeQueue) => {
+                self.allowed().and_then(|()| Err(failure("publishing", error)))
+            }
+            Err((error, _)) => Err(failure("publishing", error)),
+        };
+        confirm.batch.answer(confirm.index, answer);
+    }
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "this connection to Kafka was closed")
+}

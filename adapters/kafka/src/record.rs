@@ -1,0 +1,273 @@
+//! Messages as Kafka's records and back.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use postrider_contract::{ByteString, Bytes, Error, ErrorKind, Headers, Message, Value, names};
+use rdkafka::message::{BorrowedHeaders, Header, Headers as _, OwnedHeaders};
+
+use crate::naming::NOT_BEFORE;
+
+/// How far ahead of our clock a record's timestamp may be; brokers refuse more than an hour by default.
+const CLOCK_SKEW: Duration = Duration::from_secs(600);
+const CHUNK: usize = 32 * 1024;
+const SMALL: usize = 4 * 1024;
+
+/// Copies small pieces side by side into chunks, so that a message costs no allocation for each of its parts.
+#[derive(Default)]
+pub(crate) struct Arena(BytesMut);
+
+impl Arena {
+    /// A copy that lives as long as it is needed; a chunk goes when the last of its pieces does.
+    pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
+        if bytes.len() > SMALL {
+            return Bytes::copy_from_slice(bytes);
+        }
+        if self.0.capacity() < bytes.len() {
+            self.0 = BytesMut::with_capacity(CHUNK);
+        }
+        self.0.extend_from_slice(bytes);
+        self.0.split().freeze()
+    }
+
+    fn text(&mut self, text: &str) -> ByteString {
+        ByteString::try_from(self.copy(text.as_bytes())).unwrap_or_default()
+    }
+}
+
+/// A received record.
+pub(crate) struct Inbound {
+    /// As the runtime sees it.
+    pub(crate) message: Message,
+    /// From the return path: when it is due.
+    pub(crate) not_before: Option<SystemTime>,
+}
+
+/// Reads a record. `return_path`: it is known to come from a group's retry topic, so that its due time counts.
+pub(crate) fn inbound(record: &impl Record, arena: &mut Arena, return_path: bool) -> Inbound {
+    let mut entries = read_headers(record.headers(), arena);
+    let mut not_before = None;
+    if return_path {
+        entries.retain(|(name, value)| {
+            let due = &**name == NOT_BEFORE;
+            if due {
+                not_before = value.as_i64().and_then(|millis| u64::try_from(millis).ok());
+            }
+            !due
+        });
+    }
+    let stated = entries.iter().any(|(name, _)| &**name == names::TIMESTAMP);
+    if let Some(timestamp) = record.timestamp().filter(|_| !stated) {
+        entries.push((ByteString::from_static(names::TIMESTAMP), Value::Int(timestamp)));
+    }
+    let message = Message {
+        key: record.key().map(|key| arena.copy(key)),
+        payload: record.payload().map(|payload| arena.copy(payload)),
+        headers: entries.into_iter().collect(),
+    };
+    let not_before = not_before.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
+    Inbound { message, not_before }
+}
+
+/// What is read of a record: rdkafka's own trait carries an unsafe function.
+pub(crate) trait Record {
+    /// The partition key.
+    fn key(&self) -> Option<&[u8]>;
+    /// The payload; none is a tombstone.
+    fn payload(&self) -> Option<&[u8]>;
+    /// Milliseconds since 1970.
+    fn timestamp(&self) -> Option<i64>;
+    /// The headers.
+    fn headers(&self) -> Option<&BorrowedHeaders>;
+}
+
+impl Record for rdkafka::message::BorrowedMessage<'_> {
+    fn key(&self) -> Option<&[u8]> {
+        rdkafka::Message::key(self)
+    }
+
+    fn payload(&self) -> Option<&[u8]> {
+        rdkafka::Message::payload(self)
+    }
+
+    fn timestamp(&self) -> Option<i64> {
+        rdkafka::Message::timestamp(self)
+            .to_millis()
+            .filter(|&millis| millis >= 0)
+    }
+
+    fn headers(&self) -> Option<&BorrowedHeaders> {
+        rdkafka::Message::headers(self)
+    }
+}
+
+fn read_headers(headers: Option<&BorrowedHeaders>, arena: &mut Arena) -> Vec<(ByteString, Value)> {
+    let Some(headers) = headers else {
+        return Vec::new();
+    };
+    let count = headers.count();
+    // One more, for the timestamp.
+    let mut entries = Vec::with_capacity(count + 1);
+    for index in 0..count {
+        // rdkafka panics on a name that is not UTF-8, which any producer can send.
+        match catch_unwind(AssertUnwindSafe(|| headers.try_get(index))) {
+            Ok(Some(header)) => entries.push((name(header.key, arena), value(header.value, arena))),
+            Ok(None) => {}
+            Err(_) => {
+                let name = format!("{}unreadable-header-{index}", names::ORIGINAL_PREFIX);
+                entries.push((name.into(), Value::Null));
+            }
+        }
+    }
+    entries
+}
+
+fn name(name: &str, arena: &mut Arena) -> ByteString {
+    const USUAL: [&str; 6] = [
+        names::MESSAGE_ID,
+        names::CONTENT_TYPE,
+        names::CORRELATION_ID,
+        names::TRACEPARENT,
+        names::SCHEMA_VERSION,
+        names::REPLY_TO,
+    ];
+    match USUAL.iter().find(|usual| **usual == name) {
+        Some(usual) => ByteString::from_static(usual),
+        None => arena.text(name),
+    }
+}
+
+fn value(bytes: Option<&[u8]>, arena: &mut Arena) -> Value {
+    let Some(bytes) = bytes else {
+        return Value::Null;
+    };
+    let bytes = arena.copy(bytes);
+    match ByteString::try_from(bytes.clone()) {
+        Ok(text) => Value::Text(text),
+        Err(_) => Value::Bytes(bytes),
+    }
+}
+
+/// The headers of a record to be sent, and its timestamp.
+pub(crate) struct Outbound {
+    /// `None`: there are none.
+    pub(crate) headers: Option<OwnedHeaders>,
+    /// `None`: now.
+    pub(crate) timestamp: Option<i64>,
+}
+
+/// Takes a message apart for sending.
+///
+/// # Errors
+/// A header's name that Kafka's clients cannot read.
+pub(crate) fn outbound(headers: &Headers, not_before: Option<SystemTime>) -> Result<Outbound, Error> {
+    let timestamp = headers
+        .get(names::TIMESTAMP)
+        .and_then(Value::as_i64)
+        .filter(|&millis| plausible(millis));
+    let mut sent = OwnedHeaders::new_with_capacity(headers.len() + 1);
+    for (name, value) in headers.iter() {
+        if name.contains('\0') {
+            return Err(Error::new(
+                ErrorKind::Rejected,
+                "a header's name contains a NUL character, which ends it for Kafka's clients",
+            ));
+        }
+        // One that the record's own timestamp cannot carry stays a header.
+        if name == names::TIMESTAMP && timestamp.is_some() {
+            continue;
+        }
+        let bytes = (*value != Value::Null).then(|| value.to_bytes());
+        sent = sent.insert(Header {
+            key: name,
+            value: bytes.as_deref(),
+        });
+    }
+    if let Some(time) = not_before {
+        let due = millis_up(time).to_string();
+        sent = sent.insert(Header {
+            key: NOT_BEFORE,
+            value: Some(due.as_bytes()),
+        });
+    }
+    let headers = (sent.count() > 0).then_some(sent);
+    Ok(Outbound { headers, timestamp })
+}
+
+fn plausible(millis: i64) -> bool {
+    let latest = SystemTime::now() + CLOCK_SKEW;
+    millis > 0 && UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs()) <= latest
+}
+
+/// Milliseconds since 1970, rounded up: never early.
+fn millis_up(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos().div_ceil(1_000_000) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_share_a_chunk() {
+        let mut arena = Arena::default();
+        let one = arena.copy(b"one");
+        let two = arena.copy(b"two");
+        assert_eq!((&one[..], &two[..]), (&b"one"[..], &b"two"[..]));
+        assert_eq!(two.as_ptr() as usize - one.as_ptr() as usize, 3);
+        assert_eq!(arena.copy(&vec![7; 100_000]).len(), 100_000);
+        assert!(arena.copy(b"").is_empty());
+    }
+
+    #[test]
+    fn timestamps_that_brokers_refuse_stay_headers() {
+        let with = |value: Value| {
+            let mut headers = Headers::new();
+            headers.set(names::TIMESTAMP, value);
+            outbound(&headers, None).unwrap()
+        };
+        assert_eq!(
+            with(Value::Int(1_700_000_000_000)).timestamp,
+            Some(1_700_000_000_000)
+        );
+        assert!(with(Value::Int(1_700_000_000_000)).headers.is_none());
+        for odd in [
+            Value::Int(-1),
+            Value::Int(i64::MAX),
+            Value::from("yesterday"),
+            Value::Null,
+        ] {
+            let sent = with(odd);
+            assert_eq!(sent.timestamp, None);
+            assert_eq!(sent.headers.unwrap().count(), 1);
+        }
+    }
+
+    #[test]
+    fn values_keep_their_bytes() {
+        let mut headers = Headers::new();
+        headers.append("a", Bytes::from_static(b"\xff\x00"));
+        headers.append("a", Value::Null);
+        headers.append("a", "");
+        headers.append("n", 12i64);
+        let sent = outbound(&headers, None).unwrap().headers.unwrap();
+        let values: Vec<_> = sent
+            .iter()
+            .map(|header| header.value.map(<[u8]>::to_vec))
+            .collect();
+        assert_eq!(
+            values,
+            [Some(vec![255, 0]), None, Some(vec![]), Some(b"12".to_vec())]
+        );
+        headers.set("b\0", "x");
+        assert!(outbound(&headers, None).is_err());
+    }
+
+    #[test]
+    fn due_times_round_up() {
+        let time = UNIX_EPOCH + Duration::from_nanos(1_000_001);
+        assert_eq!(millis_up(time), 2);
+    }
+}

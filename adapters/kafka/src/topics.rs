@@ -1,0 +1,273 @@
+//! Makes topics and knows which there are.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
+
+use postrider_contract::{Error, ErrorKind};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use crate::failure::{coded, failure};
+use crate::inspector::{Inspector, blocking};
+use crate::naming::{DELAY_CLASSES, Purpose, of_retry_topic};
+use crate::observer::Observer;
+use crate::options::Settings;
+
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a new topic may take to be led everywhere.
+const SETTLE_TIME: Duration = Duration::from_secs(10);
+
+/// The topics of the cluster, as far as this connection needs them.
+pub(crate) struct Topics {
+    settings: Settings,
+    inspector: Inspector,
+    /// Name to number of partitions.
+    known: RwLock<HashMap<Arc<str>, i32>>,
+    making: tokio::sync::Mutex<()>,
+    may_make: AtomicBool,
+}
+
+impl Topics {
+    pub(crate) fn new(settings: Settings, inspector: Inspector) -> Self {
+        Self {
+            settings,
+            inspector,
+            known: RwLock::default(),
+            making: tokio::sync::Mutex::default(),
+            may_make: AtomicBool::new(true),
+        }
+    }
+
+    /// Whether topics may be made: not where somebody else makes them.
+    pub(crate) fn allow_making(&self, allowed: bool) {
+        self.may_make.store(allowed, Ordering::Relaxed);
+    }
+
+    /// How many partitions a topic has that was seen before.
+    pub(crate) fn known(&self, topic: &str) -> Option<i32> {
+        let known = self
+            .known
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.get(topic).copied()
+    }
+
+    /// A topic turned out to be gone: it is looked for again.
+    pub(crate) fn forget(&self, topic: &str) {
+        let mut known = self
+            .known
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        known.remove(topic);
+    }
+
+    /// The number of partitions of a topic; `None`: it does not exist.
+    pub(crate) async fn find(&self, topic: &str) -> Result<Option<i32>, Error> {
+        let name: Arc<str> = topic.into();
+        let partitions = self
+            .inspector
+            .ask({
+                let name = name.clone();
+                move |inspector| inspector.partitions(&name)
+            })
+            .await?;
+        if let Some(partitions) = partitions {
+            let mut known = self
+                .known
+                .write()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            known.insert(name, partitions);
+        }
+        Ok(partitions)
+    }
+
+    /// The number of partitions of a topic, which is made if it does not exist.
+    pub(crate) async fn ensure(&self, topic: &str, purpose: Purpose) -> Result<i32, Error> {
+        self.ensure_for(topic, purpose, 0).await
+    }
+
+    /// The same; one that is made for copies takes records of this many bytes.
+    pub(crate) async fn ensure_for(
+        &self,
+        topic: &str,
+        purpose: Purpose,
+        record: usize,
+    ) -> Result<i32, Error> {
+        if let Some(partitions) = self.known(topic) {
+            return Ok(partitions);
+        }
+        // One at a time: a burst to a new topic makes it once.
+        let _making = self.making.lock().await;
+        if let Some(partitions) = self.known(topic) {
+            return Ok(partitions);
+        }
+        if let Some(partitions) = self.find(topic).await? {
+            return Ok(partitions);
+        }
+        if !self.may_make.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                ErrorKind::Topology,
+                format!("topic `{topic}` does not exist: create it, or start with topology = declare"),
+            ));
+        }
+        self.make(topic, purpose, record).await?;
+        let deadline = Instant::now() + SETTLE_TIME;
+        loop {
+            if let Some(partitions) = self.find(topic).await? {
+                return Ok(partitions);
+            }
+            if Instant::now() > deadline {
+                let text = format!("topic `{topic}` was created and does not show up");
+                return Err(Error::new(ErrorKind::Unavailable, text));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn make(&self, topic: &str, purpose: Purpose, record: usize) -> Result<(), Error> {
+        let what = format!("creating topic `{topic}`");
+        let record = match purpose {
+            Purpose::DeadLetters | Purpose::Retry => record.max(self.settings.internal_record()),
+            Purpose::Ordinary | Purpose::Resolved => self.settings.ordinary_record(),
+        }
+        .to_string();
+        let partitions = match purpose {
+            Purpose::Ordinary => self.settings.partitions,
+            Purpose::Retry => self.retry_partitions(topic).await?,
+            Purpose::DeadLetters | Purpose::Resolved => 1,
+        };
+        let mut new = NewTopic::new(
+            topic,
+            partitions,
+            TopicReplication::Fixed(self.settings.replication),
+        )
+        .set("max.message.bytes", &record);
+        match purpose {
+            Purpose::Ordinary => {}
+            Purpose::Retry | Purpose::DeadLetters => {
+                // Kafka's default would delete what a stopped group has not fetched for a week.
+                new = new
+                    .set("retention.ms", "-1")
+                    .set("retention.bytes", "-1")
+                    .set("cleanup.policy", "delete");
+            }
+            Purpose::Resolved => new = new.set("cleanup.policy", "compact"),
+        }
+        tracing::info!(topic, partitions, "creating a Kafka topic");
+        let admin = Admin::new(&self.settings)?;
+        let answers = admin.client()?.create_topics([&new], &doing()).await;
+        admin.close();
+        match answers.map_err(|error| failure(&what, &error))?.pop() {
+            None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
+            Some(Err((_, code))) => Err(coded(&what, code)),
+        }
+    }
+
+    /// The same number for every class of delays, and no more of each than the topic itself has: a retry partition is read
+    /// by whoever reads the topic's partition of that number.
+    async fn retry_partitions(&self, retry_topic: &str) -> Result<i32, Error> {
+        let source = of_retry_topic(retry_topic).map(|(source, _)| source);
+        let partitions = match source {
+            Some(source) => self.find(source).await?,
+            None => None,
+        };
+        let each = partitions.unwrap_or(1).min(self.settings.retry_partitions);
+        Ok(each * DELAY_CLASSES)
+    }
+
+    /// The settings of existing topics that decide whether messages survive in them, by topic.
+    pub(crate) async fn configuration(&self, topics: &[&str]) -> Result<Vec<TopicSettings>, Error> {
+        if topics.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked: Vec<_> = topics
+            .iter()
+            .map(|topic| ResourceSpecifier::Topic(topic))
+            .collect();
+        let admin = Admin::new(&self.settings)?;
+        let answers = admin.client()?.describe_configs(&asked, &asking()).await;
+        admin.close();
+        let what = "asking for the settings of topics";
+        let answers = answers.map_err(|error| failure(what, &error))?;
+        answers
+            .into_iter()
+            .map(|answer| {
+                let resource = answer.map_err(|code| coded(what, code))?;
+                let value = |name| resource.get(name).and_then(|entry| entry.value.as_deref());
+                let number = |name| value(name).and_then(|text| text.parse().ok());
+                Ok(TopicSettings {
+                    retention_ms: number("retention.ms"),
+                    retention_bytes: number("retention.bytes"),
+                    max_message_bytes: number("max.message.bytes"),
+                    compacted: value("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+                })
+            })
+            .collect()
+    }
+}
+
+/// Of one topic; `None` where the broker does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicSettings {
+    pub(crate) retention_ms: Option<i64>,
+    pub(crate) retention_bytes: Option<i64>,
+    pub(crate) max_message_bytes: Option<i64>,
+    pub(crate) compacted: bool,
+}
+
+/// A client for administration. Short-lived: rdkafka never serves the log of one, which would pile up.
+pub(crate) struct Admin(Option<AdminClient<Observer>>);
+
+impl Admin {
+    pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
+        AdminClient::from_config_and_context(&settings.administration(), Observer::default())
+            .map(|client| Self(Some(client)))
+            .map_err(|error| failure("making a Kafka administration client", &error))
+    }
+
+    pub(crate) fn client(&self) -> Result<&AdminClient<Observer>, Error> {
+        self.0
+            .as_ref()
+            .ok_or_else(|| Error::new(ErrorKind::Closed, "this administration client is closed"))
+    }
+
+    /// Dropping one waits for its thread, so another thread does it.
+    pub(crate) fn close(mut self) {
+        if let Some(client) = self.0.take() {
+            tokio::task::spawn_blocking(move || drop(client));
+        }
+    }
+}
+
+/// Answers come when the operation is done, not when it has begun.
+pub(crate) fn doing() -> AdminOptions {
+    asking().operation_timeout(Some(ADMIN_TIMEOUT))
+}
+
+fn asking() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT))
+}
+
+/// Deletes a group that is needed no more; nothing depends on it.
+pub(crate) async fn delete_group(settings: &Settings, group: &str) {
+    let Ok(admin) = Admin::new(settings) else {
+        return;
+    };
+    if let Ok(client) = admin.client() {
+        let deleted = client.delete_groups(&[group], &asking()).await;
+        tracing::debug!(group, ?deleted, "deleted an instance's own consumer group");
+    }
+    admin.close();
+}
+
+/// Asks something that blocks, of the cluster's groups.
+pub(crate) async fn with_settings<T: Send + 'static>(
+    settings: &Settings,
+    work: impl FnOnce(&Settings) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let settings = settings.clone();
+    blocking(move || work(&settings)).await
+}

@@ -1,0 +1,257 @@
+//! What of a partition is done, and how far it may be committed.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+/// Offsets received from one partition in one assignment, and which of them are settled.
+///
+/// Kafka keeps one number for a group and partition: everything below it is done. Deliveries are settled in any order, so
+/// what is done above the lowest unsettled offset waits here, and [`position`](Tracker::position) never passes an offset
+/// that was received and is not settled. Offsets that never come (transaction markers, compaction) are no obstacle.
+#[derive(Debug)]
+pub(crate) struct Tracker<T> {
+    /// In the order of their offsets; the first is unsettled.
+    entries: VecDeque<Entry<T>>,
+    /// One past the last received offset; before the first, where the assignment began, if that is known.
+    next: Option<i64>,
+    /// Settled in an earlier assignment, above its position: received again, they are not delivered again.
+    already: VecDeque<Range<i64>>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    offset: i64,
+    /// `None`: settled.
+    kept: Option<T>,
+}
+
+/// What [`Tracker::receive`] says of an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// It is to be delivered.
+    New,
+    /// It was settled before; there is nothing to do.
+    Already,
+}
+
+impl<T> Tracker<T> {
+    /// Begins at the committed offset, above which `already` was settled. `None` where nothing was committed yet.
+    pub(crate) fn new(start: Option<i64>, already: impl IntoIterator<Item = Range<i64>>) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            next: start,
+            already: already.into_iter().collect(),
+        }
+    }
+
+    /// Whether an offset lies before what was received: the partition was truncated or made anew.
+    pub(crate) fn is_behind(&self, offset: i64) -> bool {
+        self.next.is_some_and(|next| offset < next)
+    }
+
+    /// Takes in an offset that is not behind, with what is to be kept until it is settled.
+    pub(crate) fn receive(&mut self, offset: i64, kept: T) -> Received {
+        self.next = Some(offset + 1);
+        while self.already.front().is_some_and(|range| range.end <= offset) {
+            self.already.pop_front();
+        }
+        if self.already.front().is_some_and(|range| range.contains(&offset)) {
+            if !self.entries.is_empty() {
+                self.entries.push_back(Entry { offset, kept: None });
+            }
+            return Received::Already;
+        }
+        let kept = Some(kept);
+        self.entries.push_back(Entry { offset, kept });
+        Received::New
+    }
+
+    /// What is kept for an unsettled offset.
+    pub(crate) fn get(&self, offset: i64) -> Option<&T> {
+        self.entries.get(self.find(offset)?)?.kept.as_ref()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn get_mut(&mut self, offset: i64) -> Option<&mut T> {
+        let at = self.find(offset)?;
+        self.entries.get_mut(at)?.kept.as_mut()
+    }
+
+    /// What is kept for the lowest unsettled offset.
+    pub(crate) fn first(&self) -> Option<(i64, &T)> {
+        let entry = self.entries.front()?;
+        Some((entry.offset, entry.kept.as_ref()?))
+    }
+
+    /// Settles an offset and hands back what was kept; `None` if it was not unsettled.
+    pub(crate) fn settle(&mut self, offset: i64) -> Option<T> {
+        let at = self.find(offset)?;
+        let kept = self.entries.get_mut(at)?.kept.take()?;
+        while self.entries.front().is_some_and(|entry| entry.kept.is_none()) {
+            self.entries.pop_front();
+        }
+        Some(kept)
+    }
+
+    /// The offset to commit: everything received below it is settled. `None` until that is known.
+    pub(crate) fn position(&self) -> Option<i64> {
+        self.entries.front().map(|entry| entry.offset).or(self.next)
+    }
+
+    /// What is settled above [`position`](Tracker::position), in order and apart from each other.
+    pub(crate) fn ahead(&self) -> Vec<Range<i64>> {
+        let mut ranges: Vec<Range<i64>> = Vec::new();
+        let mut open = false;
+        for entry in &self.entries {
+            match (entry.kept.is_none(), open) {
+                (true, false) => ranges.push(entry.offset..entry.offset + 1),
+                (true, true) => {
+                    if let Some(last) = ranges.last_mut() {
+                        last.end = entry.offset + 1;
+                    }
+                }
+                (false, _) => {}
+            }
+            open = entry.kept.is_none();
+        }
+        let position = self.position().unwrap_or(0);
+        let next = self.next.unwrap_or(0).max(position);
+        ranges.extend(
+            self.already
+                .iter()
+                .map(|range| range.start.max(next)..range.end)
+                .filter(|range| range.start < range.end),
+        );
+        ranges
+    }
+
+    /// How many entries are held, settled ones above the position among them.
+    pub(crate) fn span(&self) -> usize {
+        self.entries.len()
+    }
+
+    fn find(&self, offset: i64) -> Option<usize> {
+        let first = self.entries.front()?.offset;
+        // Most partitions have no gaps: then the place is known.
+        let guess = usize::try_from(offset.checked_sub(first)?).ok()?;
+        if self
+            .entries
+            .get(guess)
+            .is_some_and(|entry| entry.offset == offset)
+        {
+            return Some(guess);
+        }
+        self.entries
+            .binary_search_by_key(&offset, |entry| entry.offset)
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tracker(start: i64) -> Tracker<()> {
+        Tracker::new(Some(start), [])
+    }
+
+    #[test]
+    fn commits_the_contiguous_part_only() {
+        let mut tracker = tracker(10);
+        for offset in [10, 11, 14, 15, 16] {
+            assert_eq!(tracker.receive(offset, ()), Received::New);
+        }
+        assert_eq!(tracker.position(), Some(10));
+        for offset in [15, 11, 14] {
+            assert!(tracker.settle(offset).is_some());
+        }
+        assert_eq!(tracker.position(), Some(10));
+        // 12 and 13 never came: the gap belongs to the range around it.
+        assert_eq!(tracker.ahead().as_slice(), std::slice::from_ref(&(11..16)));
+        assert!(tracker.settle(10).is_some());
+        assert_eq!(tracker.position(), Some(16));
+        assert_eq!(tracker.ahead(), []);
+        assert!(tracker.settle(16).is_some());
+        assert_eq!(tracker.position(), Some(17));
+        assert!(tracker.settle(16).is_none(), "settled once");
+    }
+
+    #[test]
+    fn skips_what_was_settled_before() {
+        let mut tracker: Tracker<()> = Tracker::new(Some(5), [6..8, 9..10, 20..30]);
+        assert_eq!(tracker.ahead(), [6..8, 9..10, 20..30]);
+        let received: Vec<_> = (5..11).map(|offset| tracker.receive(offset, ())).collect();
+        use Received::{Already, New};
+        assert_eq!(received, [New, Already, Already, New, Already, New]);
+        assert_eq!(tracker.ahead(), [6..8, 9..10, 20..30]);
+        assert!(tracker.settle(5).is_some());
+        assert_eq!(tracker.position(), Some(8));
+        assert!(tracker.settle(8).is_some());
+        assert_eq!(tracker.position(), Some(10));
+    }
+
+    #[test]
+    fn knows_no_position_before_the_first_offset() {
+        let mut tracker: Tracker<()> = Tracker::new(None, []);
+        assert_eq!(tracker.position(), None);
+        tracker.receive(3, ());
+        assert_eq!(tracker.position(), Some(3));
+        assert!(tracker.is_behind(2) && !tracker.is_behind(4));
+    }
+
+    proptest! {
+        /// The one rule that must hold: no commit passes what was received and is not settled, whatever the order.
+        #[test]
+        fn never_commits_past_an_unsettled_offset(
+            steps in prop::collection::vec((1i64..4, any::<prop::sample::Index>(), any::<bool>()), 1..200),
+        ) {
+            let mut tracker = tracker(0);
+            let (mut offset, mut open, mut done) = (0, BTreeSet::new(), BTreeSet::new());
+            for (gap, pick, settle) in steps {
+                if settle && !open.is_empty() {
+                    let which = *pick.get(&open.iter().copied().collect::<Vec<i64>>());
+                    prop_assert!(tracker.settle(which).is_some());
+                    open.remove(&which);
+                    done.insert(which);
+                } else {
+                    offset += gap;
+                    prop_assert_eq!(tracker.receive(offset, ()), Received::New);
+                    open.insert(offset);
+                }
+                let position = tracker.position().unwrap();
+                prop_assert!(open.iter().all(|&open| open >= position));
+                prop_assert_eq!(position, open.first().copied().unwrap_or(tracker.next.unwrap()));
+                let ahead = tracker.ahead();
+                prop_assert!(open.iter().all(|open| !ahead.iter().any(|range| range.contains(open))));
+                let told = |one: &i64| *one < position || ahead.iter().any(|range| range.contains(one));
+                prop_assert!(done.iter().all(told));
+            }
+        }
+
+        /// A crash at any moment, resumed from what was committed: nothing unsettled is skipped, nothing settled comes
+        /// twice.
+        #[test]
+        fn resumes_where_it_was(
+            count in 1i64..60, settled in prop::collection::btree_set(0i64..60, 0..60),
+        ) {
+            let mut first = tracker(0);
+            for offset in 0..count {
+                first.receive(offset, ());
+            }
+            for &offset in settled.iter().filter(|&&offset| offset < count) {
+                first.settle(offset);
+            }
+            let position = first.position().unwrap();
+            let mut second: Tracker<()> = Tracker::new(Some(position), first.ahead());
+            for offset in position..count {
+                let received = second.receive(offset, ());
+                prop_assert_eq!(received == Received::New, !settled.contains(&offset));
+            }
+            prop_assert_eq!(first.ahead(), second.ahead());
+        }
+    }
+}
