@@ -93,6 +93,7 @@ fn expected() -> Vec<(Fault, Case)> {
         PlanResets: plan::planning_again_changes_nothing;
         ShortNames: plan::longest_names_pass;
         WrongDepths: status::depths_are_told;
+        DeclaresAtOpen: status::a_backlog_is_told;
         NeverCloses: lifecycle::close_is_final_and_idempotent, lifecycle::close_wakes_whoever_waits;
     }
 }

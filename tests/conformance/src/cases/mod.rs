@@ -106,6 +106,7 @@ macro_rules! every_case {
                 longest_names_pass
             ]
             status: [
+                a_backlog_is_told
                 depths_are_told
             ]
             lifecycle: [

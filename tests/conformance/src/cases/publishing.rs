@@ -10,7 +10,7 @@ pub async fn nobody_receives(run: Run) {
     let (nobody, somebody) = (run.topic("nobody"), run.topic("somebody"));
     let instance = run.connect().await;
     let tells = instance.broker.capabilities().knows_receivers;
-    instance.plan(&[spec(&somebody, "g")]).await;
+    let [_sub] = instance.open([spec(&somebody, "g")]).await;
     let receipts = instance.publish(numbered_for(&nobody, 0..1)).await;
     assert_eq!(
         receipts[0].received, !tells,

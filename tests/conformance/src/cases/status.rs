@@ -7,16 +7,26 @@ use postrider_contract::{Spec, Status};
 use crate::Run;
 use crate::kit::{Instance, dead, eventually, retry, spec};
 
+/// What waits for a group that is not running is counted.
+pub async fn a_backlog_is_told(run: Run) {
+    let topic = run.topic("t");
+    let wishes = spec(&topic, "g");
+    let instance = run.connect().await;
+    instance.plan(std::slice::from_ref(&wishes)).await;
+    instance.publish_numbered(&topic, 0..10).await;
+    told(&run, &instance, &wishes, [10, 0, 0, 0]).await;
+    instance.close().await;
+}
+
 /// Waiting, unsettled, retrying and dead, where the broker can tell. Some brokers refresh their figures now and then.
 pub async fn depths_are_told(run: Run) {
     let topic = run.topic("t");
     let mut wishes = spec(&topic, "g");
     wishes.in_flight = 4;
     let instance = run.connect().await;
-    instance.plan(std::slice::from_ref(&wishes)).await;
-    instance.publish_numbered(&topic, 0..10).await;
-    told(&run, &instance, &wishes, [10, 0, 0, 0]).await;
     let [mut sub] = instance.open([wishes.clone()]).await;
+    told(&run, &instance, &wishes, [0, 0, 0, 0]).await;
+    instance.publish_numbered(&topic, 0..10).await;
     let held = sub.take(4).await;
     told(&run, &instance, &wishes, [6, 4, 0, 0]).await;
     let wait = Duration::from_secs(50);
