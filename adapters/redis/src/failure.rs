@@ -103,7 +103,7 @@ fn from_code(code: &str, details: &str) -> Error {
         ),
         "BUSY" => (Unavailable, "Redis is busy with a script"),
         "TRYAGAIN" | "NOSCRIPT" => (Unavailable, "Redis asks to try again"),
-        "UNBLOCKED" => (Unavailable, "Redis ended the wait for messages"),
+        "UNBLOCKED" => (Topology, "the topic's stream was deleted"),
         "NOGROUP" => (Topology, "the topic's stream or the consumer group is not there"),
         "WRONGTYPE" => (Topology, "a key that must be a stream is something else"),
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => (

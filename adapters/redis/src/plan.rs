@@ -12,6 +12,7 @@ use crate::fields::bytes;
 use crate::keys;
 use crate::link::COMMAND;
 use crate::scripts::Name;
+use crate::topics::check;
 
 /// A key that a listener needs.
 struct Need {
@@ -36,10 +37,16 @@ impl Need {
 impl Redis {
     pub(crate) async fn check_and_declare(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
-        let mut problems: Vec<Problem> = all.iter().flat_map(named_wrongly).collect();
-        if !problems.is_empty() {
-            return Err(problems);
+        let (mut problems, mut all_right) = (Vec::new(), Vec::with_capacity(all.len()));
+        for spec in all {
+            let wrong = named_wrongly(spec);
+            if wrong.is_empty() {
+                all_right.push(spec.clone());
+            }
+            problems.extend(wrong);
         }
+        // The others are checked all the same, so that everything is told at once.
+        let all = all_right.as_slice();
         let unreachable = |error: Error| -> Vec<Problem> {
             let problem = |spec: &Spec| Problem {
                 listener: Arc::clone(&spec.listener),
@@ -296,17 +303,28 @@ impl Redis {
 }
 
 fn named_wrongly(spec: &Spec) -> Vec<Problem> {
+    let problem = |what: String, help: &str| Problem {
+        listener: Arc::clone(&spec.listener),
+        what,
+        help: help.to_owned(),
+    };
     let topics = std::iter::once(spec.topic())
         .chain(&spec.dead_letter)
         .chain(&spec.publishes);
-    topics
-        .map(|topic| names::check_topic(topic))
+    let mut problems: Vec<Problem> = topics
+        .map(|topic| check(topic))
         .chain([names::check_group(&spec.group)])
         .filter_map(Result::err)
-        .map(|error| Problem {
-            listener: Arc::clone(&spec.listener),
-            what: error.to_string(),
-            help: "rename it".to_owned(),
-        })
-        .collect()
+        .map(|error| problem(error.to_string(), "rename it"))
+        .collect();
+    if spec.dead_letter.as_ref() == Some(spec.topic()) {
+        problems.push(problem(
+            format!(
+                "its dead-letter topic `{}` is the topic it listens to",
+                spec.topic()
+            ),
+            "name another dead-letter topic",
+        ));
+    }
+    problems
 }

@@ -129,7 +129,7 @@ impl Publisher {
         let delay = not_before.and_then(milliseconds_until);
         let command = match &to {
             Address::Topic(topic) => {
-                self.check_size(topic, &message)?;
+                self.check(topic, &message)?;
                 let stream = self.topics.is_stream(topic);
                 if let Some(milliseconds) = delay {
                     let (kind, to) = if stream {
@@ -170,7 +170,7 @@ impl Publisher {
                         Error::new(ErrorKind::Rejected, "the reply-to is not the name of a topic")
                     })?;
                 let topic: Arc<str> = topic.into();
-                self.check_size(&topic, &message)?;
+                self.check(&topic, &message)?;
                 let stream = self.topics.is_stream(&topic);
                 return Ok(Prepared::Now(self.to_topic(
                     index,
@@ -236,9 +236,11 @@ impl Publisher {
     }
 
     /// Internal topics take headers beyond the limit, so that the largest message can still be dead-lettered.
-    pub(crate) fn check_size(&self, topic: &Arc<str>, message: &Message) -> Result<(), Error> {
+    pub(crate) fn check(&self, topic: &Arc<str>, message: &Message) -> Result<(), Error> {
+        let known = self.topics.get(topic);
+        known.check()?;
         let (size, most) = (message.payload_size(), self.settings.max_payload);
-        if size <= most || self.topics.get(topic).holds_dead_letters() {
+        if size <= most || known.holds_dead_letters() {
             return Ok(());
         }
         Err(Error::new(

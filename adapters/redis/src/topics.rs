@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use postrider_contract::{Error, ErrorKind, names};
+
 use crate::keys;
 use crate::settings::Transport;
 
@@ -17,6 +19,8 @@ pub(crate) struct Topic {
     pub(crate) key: String,
     /// It holds dead letters: a stream on either transport, and never trimmed.
     dead_letters: AtomicBool,
+    /// Why nothing may be published to it.
+    refused: Option<Error>,
     /// Pub/Sub: how many this process has published to its channel.
     sequence: AtomicU64,
 }
@@ -24,6 +28,11 @@ pub(crate) struct Topic {
 impl Topic {
     pub(crate) fn holds_dead_letters(&self) -> bool {
         self.dead_letters.load(Ordering::Relaxed)
+    }
+
+    /// An error if nothing may be published to it.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        self.refused.clone().map_or(Ok(()), Err)
     }
 
     pub(crate) fn next_sequence(&self) -> u64 {
@@ -54,9 +63,10 @@ impl Topics {
         let found = Arc::new(Topic {
             key: keys::topic(topic),
             dead_letters: AtomicBool::new(topic.ends_with(".dlq")),
+            refused: check(topic).err(),
             sequence: AtomicU64::new(0),
         });
-        if known.len() < MOST {
+        if found.refused.is_none() && known.len() < MOST {
             known.insert(Arc::clone(topic), Arc::clone(&found));
         }
         found
@@ -81,4 +91,16 @@ impl Topics {
             .map(|(name, topic)| (topic.key.clone(), keys::dead_letters(name)))
             .collect()
     }
+}
+
+/// Whether a topic may be called so: other names could be those of our own keys.
+pub(crate) fn check(topic: &str) -> Result<(), Error> {
+    names::check_topic(topic)?;
+    if names::is_reserved(topic) && !topic.ends_with(".dlq") {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("topic {topic:?} ends in a reserved suffix: give it another name"),
+        ));
+    }
+    Ok(())
 }

@@ -159,17 +159,27 @@ impl Reader {
         renew(&self.link, &self.source, &self.table, self.lease, places).await
     }
 
-    /// Hands back what is not settled: all of it when this side closes, what was not handed out when it only stops.
+    /// The end: hands back what is not settled: all of it when this side closes, what was not handed out when it only stops.
     pub(crate) async fn leave(&self) {
-        let all = if self.closing.is_cancelled() {
+        let all = self.closing.is_cancelled();
+        while all && self.table.is_settling() {
             // Verdicts that are on their way count.
-            while self.table.is_settling() {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            true
-        } else {
-            false
-        };
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        if let Err(error) = self.give_back(all).await {
+            tracing::warn!(
+                topic = %self.source.topic, %error,
+                "unsettled messages could not be given back; others take them over when the lease ends"
+            );
+        }
+        if all {
+            self.table.revoke(false);
+            self.resign().await;
+        }
+    }
+
+    /// Hands what waits here to whoever looks next; `all`: what is handed out and not settled, too.
+    pub(crate) async fn give_back(&self, all: bool) -> Result<(), Error> {
         let waiting = self.table.take_waiting();
         for (stream, key) in self.source.streams() {
             let mut give = self.link.script(Name::GiveBack, &[key]);
@@ -177,21 +187,20 @@ impl Reader {
                 .arg(&*self.source.consumer)
                 .arg(RELEASED);
             give.arg(if all { "all" } else { "some" });
+            let mut any = all;
             for ((_, id), count) in waiting.iter().filter(|((of, _), _)| *of == stream) {
                 give.arg(id.to_string()).arg(count);
+                any = true;
             }
-            if let Err(failure) = self.link.run(&give, Duration::from_secs(2)).await {
-                tracing::warn!(
-                    error = %failure.error, key,
-                    "unsettled messages could not be given back; others take them over when the lease ends"
-                );
-                break;
+            if any {
+                let within = Duration::from_secs(2);
+                self.link
+                    .run(&give, within)
+                    .await
+                    .map_err(|failure| failure.error)?;
             }
         }
-        if all {
-            self.table.revoke(false);
-            self.resign().await;
-        }
+        Ok(())
     }
 
     pub(crate) async fn forget_consumers(&self) -> Result<(), Error> {

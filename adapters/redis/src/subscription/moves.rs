@@ -42,7 +42,7 @@ impl TableSettler {
                         && outgoing.not_before.is_none()
                         && fields::count(&outgoing.message) <= FIELDS
                         && outgoing.message.size() <= BYTES
-                        && self.publisher.check_size(topic, &outgoing.message).is_ok()
+                        && self.publisher.check(topic, &outgoing.message).is_ok()
                 }
                 _ => false,
             })

@@ -110,6 +110,13 @@ impl Reader {
 
     /// One round of a group whose instances share.
     async fn follow(&self, session: &mut Session) -> Result<(), Error> {
+        if self.table.is_paused() {
+            // Others may be idle: what was not handed out is theirs, and what is left of it is swept up afterwards.
+            self.give_back(false).await?;
+            session.swept = None;
+            self.idle(self.block()).await;
+            return Ok(());
+        }
         self.chores(session).await?;
         let room = self.table.room();
         if room == 0 {
@@ -207,7 +214,7 @@ impl Reader {
         Ok(count)
     }
 
-    /// Runs a command that may block for so long, and cuts it short when this side stops.
+    /// Runs a command that may block for so long, and cuts it short when this side stops or pauses.
     pub(crate) async fn blocking(
         &self,
         session: &mut Session,
@@ -223,6 +230,7 @@ impl Reader {
                 tokio::select! {
                     () = self.stop.cancelled() => {}
                     () = self.closing.cancelled() => {}
+                    () = self.table.hushed.notified() => {}
                 }
             } => {
                 // Not dropped: what the server delivers at this moment would be neither handed out nor given back.

@@ -24,6 +24,8 @@ pub(crate) struct Table {
     pub(crate) arrived: Notify,
     /// Room for the reader.
     pub(crate) freed: Notify,
+    /// The reader is to stop for a while.
+    pub(crate) hushed: Notify,
     settling: AtomicUsize,
 }
 
@@ -104,6 +106,7 @@ impl Table {
             }),
             arrived: Notify::new(),
             freed: Notify::new(),
+            hushed: Notify::new(),
             settling: AtomicUsize::new(0),
         }
     }
@@ -125,6 +128,9 @@ impl Table {
         }
         if state.closed {
             return Some(Ok(Event::Closed));
+        }
+        if state.paused {
+            return None;
         }
         let now = Instant::now();
         if self.ordered && state.leads_until.is_none_or(|until| until <= now) {
@@ -165,7 +171,16 @@ impl Table {
 
     pub(crate) fn pause(&self, paused: bool) {
         self.state().paused = paused;
+        if paused {
+            self.hushed.notify_one();
+        } else {
+            self.arrived.notify_one();
+        }
         self.freed.notify_one();
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.state().paused
     }
 
     // What the reader does.
