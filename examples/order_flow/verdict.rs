@@ -19,6 +19,8 @@ const SHOWN: usize = 5;
 pub(crate) struct Verdict(Vec<Check>);
 
 struct Check {
+    name: &'static str,
+    /// What holds if there are no problems.
     what: String,
     problems: Vec<String>,
 }
@@ -31,6 +33,7 @@ impl Verdict {
             money(shop, lines),
             seen_by_audit(shop, lines),
             mailed(shop, lines),
+            tried_again(shop),
             given_up(shop, lines, running).await,
         ])
     }
@@ -77,13 +80,17 @@ fn orders(shop: &Shop, lines: &[Line]) -> Check {
     }
     let what = format!(
         "{} valid orders: {} shipped, {} declined and their stock released, each exactly once in effect \
-         ({} repeated deliveries changed nothing)",
+         ({} deliveries came again and changed nothing)",
         grouped(shipped + compensated),
         grouped(shipped),
         grouped(compensated),
         grouped(shop.repeats()),
     );
-    Check { what, problems }
+    Check {
+        name: "orders",
+        what,
+        problems,
+    }
 }
 
 /// What is gone from the shelves is what was shipped.
@@ -106,13 +113,17 @@ fn stock(shop: &Shop, lines: &[Line]) -> Check {
     let pieces = on_hand.len() as u64 * u64::from(PIECES);
     let sum: u64 = on_hand.values().map(|&pieces| u64::from(pieces)).sum();
     let what = format!(
-        "the stock adds up: {} articles, {} pieces - {} shipped = {}",
+        "it adds up: {} articles, {} pieces - {} shipped = {}",
         on_hand.len(),
         grouped(pieces),
         grouped(pieces - sum),
         grouped(sum)
     );
-    Check { what, problems }
+    Check {
+        name: "stock",
+        what,
+        problems,
+    }
 }
 
 /// Every customer paid what the order costs, also where the gateway failed at first.
@@ -138,13 +149,17 @@ fn money(shop: &Shop, lines: &[Line]) -> Check {
     }
     let total: u64 = charged.values().sum();
     let what = format!(
-        "the money adds up: {}.{:02} EUR; {} orders met a failing gateway, {} times in all, and were tried again",
+        "it adds up: {}.{:02} EUR; {} orders met a failing gateway, {} times in all, and were tried again",
         grouped(total / 100),
         total % 100,
         grouped(unlucky),
         grouped(failures as u64)
     );
-    Check { what, problems }
+    Check {
+        name: "money",
+        what,
+        problems,
+    }
 }
 
 /// The audit group saw every message of every topic.
@@ -172,10 +187,14 @@ fn seen_by_audit(shop: &Shop, lines: &[Line]) -> Check {
     expect(PaymentFailed::TOPIC, &|line| line.fate == Fate::Compensated);
     expect(ShipmentArranged::TOPIC, &|line| line.fate == Fate::Shipped);
     let what = format!(
-        "audit saw all {} messages of 5 topics",
+        "all {} messages of 5 topics were seen",
         grouped(entries.len() as u64)
     );
-    Check { what, problems }
+    Check {
+        name: "audit",
+        what,
+        problems,
+    }
 }
 
 /// The notification group mailed every customer at every step.
@@ -204,7 +223,22 @@ fn mailed(shop: &Shop, lines: &[Line]) -> Check {
             .map(|(order, mail)| format!("order {order}: no mail {mail:?} was due")),
     );
     Check {
-        what: format!("customers got {} mails", grouped(count)),
+        name: "mails",
+        what: format!("{} were sent", grouped(count)),
+        problems,
+    }
+}
+
+/// Whatever failed has come again until it succeeded or was given up.
+fn tried_again(shop: &Shop) -> Check {
+    let open = shop.this_run.open();
+    let problem = |(listener, message): &(String, String)| {
+        format!("{listener}: message {message} failed or is not done")
+    };
+    let problems = open.iter().map(problem).collect();
+    Check {
+        name: "retries",
+        what: "nothing is left to be tried again".to_owned(),
         problems,
     }
 }
@@ -261,13 +295,16 @@ async fn given_up(shop: &Shop, lines: &[Line], running: &Running) -> Check {
             .iter()
             .map(|(reason, count)| format!("{count} {reason}"))
             .collect();
-        held.push(format!("{} in {topic}", reasons.join(" + ")));
+        if !reasons.is_empty() {
+            held.push(format!("{} in {topic}", reasons.join(" + ")));
+        }
     }
-    let what = format!(
-        "every bad line is a dead letter, says {system}: {}",
-        held.join(", ")
-    );
-    Check { what, problems }
+    let what = format!("every bad line is one, says {system}: {}", held.join(", "));
+    Check {
+        name: "dead letters",
+        what,
+        problems,
+    }
 }
 
 /// The payloads that a listener should give up, with their lines' numbers and why.
@@ -296,12 +333,12 @@ fn valid(lines: &[Line]) -> impl Iterator<Item = (&Line, &OrderCreated)> {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for Check { what, problems } in &self.0 {
+        for Check { name, what, problems } in &self.0 {
             if problems.is_empty() {
-                writeln!(f, "  ok     {what}")?;
+                writeln!(f, "  ok     {name:12}  {what}")?;
                 continue;
             }
-            writeln!(f, "  WRONG  {what}: not so in {} cases", problems.len())?;
+            writeln!(f, "  WRONG  {name:12}  {} problems:", problems.len())?;
             for problem in problems.iter().take(SHOWN) {
                 writeln!(f, "           {problem}")?;
             }

@@ -67,7 +67,7 @@ pub(crate) async fn until_done(
         let status = running.status();
         progress.show(shop.through() + given_up(&status));
         let idle = activity.idle(shop, &status);
-        let finished = placed && shop.through() >= due(lines) && (is_settled(&status) || idle > QUIET);
+        let finished = placed && shop.through() >= due(lines) && (is_settled(shop, &status) || idle > QUIET);
         if idle < PATIENCE && !(finished && activity.may_judge()) {
             continue;
         }
@@ -136,20 +136,21 @@ fn given_up(status: &[ListenerStatus]) -> usize {
     first.map_or(0, |listener| listener.counts.dead_lettered as usize)
 }
 
-/// Whether everything that was received is settled, so that the counts are final.
-fn is_settled(status: &[ListenerStatus]) -> bool {
-    status.iter().all(|listener| {
-        let Counts {
-            received,
-            handled,
-            retried,
-            dead_lettered,
-            released,
-            stale,
-            ..
-        } = listener.counts;
-        received <= handled + retried + dead_lettered + released + stale
-    })
+/// Whether nothing is to come again, and all that was received is settled, so that the counts are final.
+fn is_settled(shop: &Shop, status: &[ListenerStatus]) -> bool {
+    shop.this_run.open().is_empty()
+        && status.iter().all(|listener| {
+            let Counts {
+                received,
+                handled,
+                retried,
+                dead_lettered,
+                released,
+                stale,
+                ..
+            } = listener.counts;
+            received <= handled + retried + dead_lettered + released + stale
+        })
 }
 
 /// Resolves on Ctrl-C, and on SIGTERM where there is such a thing.
