@@ -157,7 +157,7 @@ impl Broker for Kafka {
     }
 
     async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
-        let answers = self.outbox.send(&batch).await;
+        let answers = self.outbox.send(batch.iter().collect()).await;
         answers
             .into_iter()
             .map(|answer| answer.map(|()| Receipt { received: true }))

@@ -1,6 +1,6 @@
 //! What things are called in Kafka.
 
-use postrider_contract::{Sharing, Spec, names};
+use postrider_contract::{Error, Sharing, Spec, names};
 
 /// Topic names are limited by the file names that brokers make of them.
 pub(crate) const LONGEST_TOPIC: usize = 249;
@@ -36,6 +36,18 @@ pub(crate) fn consumer_group(spec: &Spec, instance: &str) -> String {
         Sharing::Group => format!("{topic}.{group}"),
         // Every instance is a group of its own.
         Sharing::Broadcast => format!("{topic}.{group}@{instance}"),
+    }
+}
+
+/// Checks the name of a topic that an application listens or publishes to. Dead letters have names made of two others,
+/// which may be longer.
+pub(crate) fn check_topic(topic: &str) -> Result<(), Error> {
+    match topic
+        .strip_suffix(".dlq")
+        .and_then(|made_of| made_of.rsplit_once('.'))
+    {
+        Some((source, group)) => names::check_topic(source).and_then(|()| names::check_group(group)),
+        None => names::check_topic(topic),
     }
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use postrider_contract::{Address, Error, ErrorKind, Outgoing, names};
+use postrider_contract::{Address, Error, ErrorKind, Outgoing};
 use tokio::time::{Instant, sleep};
 
 use crate::inspector::Inspector;
-use crate::naming::{DELAY_CLASSES, Purpose, retry_topic};
+use crate::naming::{DELAY_CLASSES, Purpose, check_topic, retry_topic};
 use crate::options::Settings;
 use crate::publisher::{Parcel, Publisher};
 use crate::topics::Topics;
@@ -50,57 +50,63 @@ impl Outbox {
         })
     }
 
-    /// Sends an application's messages.
-    pub(crate) async fn send(&self, batch: &[Outgoing]) -> Vec<Result<(), Error>> {
-        let destinations = batch
-            .iter()
-            .map(|outgoing| self.destination(outgoing, true))
-            .collect();
-        self.deliver(batch.iter().collect(), destinations).await
+    /// Sends a batch; an answer for each.
+    pub(crate) async fn send(&self, batch: Vec<&Outgoing>) -> Vec<Result<(), Error>> {
+        let destinations = batch.iter().map(|outgoing| self.destination(outgoing)).collect();
+        self.deliver(batch, destinations).await
     }
 
-    /// Sends retries and dead letters. They may be larger than what an application may send: whatever was received can be
-    /// put back.
-    pub(crate) async fn send_copies(&self, batch: &[&Outgoing]) -> Vec<Result<(), Error>> {
-        let destinations = batch
-            .iter()
-            .map(|outgoing| self.destination(outgoing, false))
-            .collect();
-        self.deliver(batch.to_vec(), destinations).await
-    }
-
-    fn destination(&self, outgoing: &Outgoing, limited: bool) -> Result<Destination, Error> {
-        let size = outgoing.message.payload_size();
-        if limited && size > self.settings.max_payload {
-            let limit = self.settings.max_payload;
-            return Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("the payload has {size} bytes, at most {limit} are allowed (option `max_payload`)"),
-            ));
-        }
-        let now = SystemTime::now();
-        let not_before = outgoing.not_before.filter(|&time| time > now);
-        match &outgoing.to {
-            Address::Topic(topic) => public(topic, not_before),
+    fn destination(&self, outgoing: &Outgoing) -> Result<Destination, Error> {
+        let not_before = outgoing.not_before.filter(|&time| time > SystemTime::now());
+        let destination = match &outgoing.to {
+            Address::Topic(topic) => self.public(topic, not_before)?,
             Address::Reply(topic) => {
-                let topic = std::str::from_utf8(topic).map_err(|_| {
-                    Error::new(
-                        ErrorKind::Rejected,
-                        "the reply-to address is no name of a Kafka topic",
-                    )
-                })?;
-                public(&topic.into(), not_before)
+                let no_name = "the reply-to address is no name of a Kafka topic";
+                let topic =
+                    std::str::from_utf8(topic).map_err(|_| Error::new(ErrorKind::Rejected, no_name))?;
+                self.public(&topic.into(), not_before)?
             }
-            Address::Inbox { topic, group } => Ok(Destination {
+            Address::Inbox { topic, group } => Destination {
                 topic: retry_topic(topic, group).into(),
                 purpose: Purpose::Retry,
                 not_before,
-            }),
-            _ => Err(Error::new(
-                ErrorKind::Unsupported,
-                "Kafka has no such address: send to a topic",
-            )),
+            },
+            _ => {
+                let text = "Kafka has no such address: send to a topic";
+                return Err(Error::new(ErrorKind::Unsupported, text));
+            }
+        };
+        // Whatever was received can be put back: only what is new is limited.
+        let (size, limit) = (outgoing.message.payload_size(), self.settings.max_payload);
+        if destination.purpose == Purpose::Ordinary && size > limit {
+            let text =
+                format!("the payload has {size} bytes, at most {limit} are allowed (option `max_payload`)");
+            return Err(Error::new(ErrorKind::TooLarge, text));
         }
+        Ok(destination)
+    }
+
+    /// A topic that applications may send to.
+    fn public(&self, topic: &Arc<str>, not_before: Option<SystemTime>) -> Result<Destination, Error> {
+        let purpose = self.topics.purpose(topic);
+        if matches!(purpose, Purpose::Retry | Purpose::Resolved) {
+            return Err(Error::new(
+                ErrorKind::Rejected,
+                format!("topic `{topic}` is internal: only a group's own retries go there"),
+            ));
+        }
+        check_topic(topic)?;
+        if not_before.is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "Kafka delivers to a topic at once: a delay is for a group's own retries",
+            ));
+        }
+        Ok(Destination {
+            topic: topic.clone(),
+            purpose,
+            not_before: None,
+        })
     }
 
     async fn deliver(
@@ -236,31 +242,6 @@ fn retry_partition(class: u32, turn: u32, partitions: u32) -> u32 {
     class * each + turn % each
 }
 
-/// A topic that applications may send to.
-fn public(topic: &Arc<str>, not_before: Option<SystemTime>) -> Result<Destination, Error> {
-    let purpose = Purpose::of(topic);
-    if matches!(purpose, Purpose::Retry | Purpose::Resolved) {
-        return Err(Error::new(
-            ErrorKind::Rejected,
-            format!("topic `{topic}` is internal: only a group's own retries go there"),
-        ));
-    }
-    if purpose == Purpose::Ordinary {
-        names::check_topic(topic)?;
-    }
-    if not_before.is_some() {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "Kafka delivers to a topic at once: a delay is for a group's own retries",
-        ));
-    }
-    Ok(Destination {
-        topic: topic.clone(),
-        purpose,
-        not_before: None,
-    })
-}
-
 fn set(answers: &mut [Option<Result<(), Error>>], index: usize, answer: Result<(), Error>) {
     if let Some(place) = answers.get_mut(index) {
         *place = Some(answer);
@@ -284,14 +265,5 @@ mod tests {
             assert!(long.iter().all(|&partition| partition < partitions));
         }
         assert!((0..9).all(|turn| retry_partition(2, turn, 2) < 2));
-    }
-
-    #[test]
-    fn internal_topics_are_closed_to_applications() {
-        for topic in ["a.g.retry", "a.g.dlq.resolved.inbox"] {
-            assert!(public(&topic.into(), None).is_err(), "{topic}");
-        }
-        assert!(public(&"a.g.dlq".into(), None).is_ok());
-        assert!(public(&"a b".into(), None).is_err());
     }
 }

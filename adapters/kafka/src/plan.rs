@@ -7,7 +7,9 @@ use std::time::Duration;
 use postrider_contract::{Error, Problem, Sharing, Spec, Start, Topology, names};
 
 use crate::inspector::Inspector;
-use crate::naming::{DELAY_CLASSES, LONGEST_TOPIC, Purpose, consumer_group, resolved_topic, retry_topic};
+use crate::naming::{
+    DELAY_CLASSES, LONGEST_TOPIC, Purpose, check_topic, consumer_group, resolved_topic, retry_topic,
+};
 use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::start::{Beginning, begin, has_position};
@@ -82,6 +84,9 @@ impl Planner<'_> {
                 }
                 Err(error) => note(error.to_string(), help_for(&error)),
             }
+        }
+        if let Some(topic) = &spec.dead_letter {
+            self.outbox.topics.note_dead_letters(topic);
         }
         let dead = spec
             .dead_letter
@@ -271,7 +276,7 @@ fn check(spec: &Spec, problems: &mut Vec<Problem>) {
             help: help.to_owned(),
         });
     };
-    if let Err(error) = names::check_topic(spec.topic()) {
+    if let Err(error) = check_topic(spec.topic()) {
         note(error.to_string(), "choose another topic");
     }
     if matches!(Purpose::of(spec.topic()), Purpose::Retry | Purpose::Resolved) {
@@ -284,7 +289,7 @@ fn check(spec: &Spec, problems: &mut Vec<Problem>) {
         note(error.to_string(), "choose another group");
     }
     for topic in spec.dead_letter.iter().chain(&spec.publishes) {
-        if let Err(error) = names::check_topic(topic) {
+        if let Err(error) = check_topic(topic) {
             note(error.to_string(), "choose another topic");
         }
     }

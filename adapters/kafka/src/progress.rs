@@ -15,6 +15,8 @@ pub(crate) struct Progress {
     pub(crate) starts: u32,
     /// It is delivered at this moment: if nothing more is committed, that was one start more.
     pub(crate) begun: bool,
+    /// How many messages are delivered and not settled: for whoever asks for depths.
+    pub(crate) held: u32,
     /// The assignment is in use. Still so when the next one begins: it ended without a goodbye.
     pub(crate) open: bool,
     /// What is done above the committed offset.
@@ -25,7 +27,7 @@ impl Progress {
     /// As text. Ranges that do not fit are left out, the farthest first: they would be delivered twice, never lost.
     pub(crate) fn encode(&self, position: i64) -> String {
         let (begun, open) = (u8::from(self.begun), u8::from(self.open));
-        let mut text = format!("{MARK} {} {begun} {open}", self.starts);
+        let mut text = format!("{MARK} {} {begun} {open} {}", self.starts, self.held);
         let mut last = position;
         for range in &self.ahead {
             let before = text.len();
@@ -53,6 +55,7 @@ impl Progress {
         let starts = words.next()?.parse().ok()?;
         let begun = words.next()? == "1";
         let open = words.next()? == "1";
+        let held = words.next()?.parse().ok()?;
         let mut last = position;
         let mut ahead = Vec::new();
         for word in words {
@@ -64,6 +67,7 @@ impl Progress {
         Some(Self {
             starts,
             begun,
+            held,
             open,
             ahead,
         })
@@ -88,8 +92,8 @@ mod tests {
             "x",
             "postrider1",
             "postrider1 1 1",
-            "postrider1 0 0 1 -1+3",
-            "postrider1 0 0 1 1+9999999999999999999",
+            "postrider1 0 0 1 0 -1+3",
+            "postrider1 0 0 1 0 1+9999999999999999999",
         ] {
             assert_eq!(Progress::decode(text, 5), Progress::default(), "{text}");
         }
@@ -112,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn round_trips(
-            starts: u32, begun: bool, open: bool, position in 0i64..1 << 40,
+            starts: u32, begun: bool, held: u32, open: bool, position in 0i64..1 << 40,
             gaps in prop::collection::vec((1i64..1000, 1i64..1000), 0..100),
         ) {
             let mut last = position;
@@ -121,7 +125,7 @@ mod tests {
                 last = start + length;
                 start..last
             });
-            let progress = Progress { starts, begun, open, ahead: ahead.collect() };
+            let progress = Progress { starts, begun, held, open, ahead: ahead.collect() };
             prop_assert_eq!(Progress::decode(&progress.encode(position), position), progress);
         }
 

@@ -1,5 +1,7 @@
 //! Depths, as the broker knows them.
 
+use std::ops::Range;
+
 use postrider_contract::{Error, Sharing, Spec, Status};
 
 use crate::dead_letters::Resolved;
@@ -11,20 +13,21 @@ use crate::progress::Progress;
 /// The depths of one subscription. Blocks.
 pub(crate) fn status(settings: &Settings, inspector: &Inspector, spec: &Spec) -> Result<Status, Error> {
     let group = consumer_group(spec, &settings.client.instance);
-    let retrying = match spec.sharing {
-        Sharing::Group => lag(
+    let topic = depth(settings, inspector, &group, spec.topic())?;
+    let retry = match spec.sharing {
+        Sharing::Group => depth(
             settings,
             inspector,
             &group,
             &retry_topic(spec.topic(), &spec.group),
         )?,
-        Sharing::Broadcast => Some(0),
+        Sharing::Broadcast => Some(Depth::default()),
     };
+    let held = |depth: Option<Depth>| depth.map_or(0, |depth| depth.held);
     Ok(Status {
-        waiting: lag(settings, inspector, &group, spec.topic())?,
-        // The broker knows what is committed, not what is being handled: that is part of what waits.
-        unsettled: None,
-        retrying,
+        waiting: topic.map(|depth| depth.lag.saturating_sub(depth.held)),
+        unsettled: topic.map(|_| held(topic) + held(retry)),
+        retrying: retry.map(|depth| depth.lag.saturating_sub(depth.held)),
         dead: match &spec.dead_letter {
             Some(topic) => dead(settings, inspector, topic)?,
             None => None,
@@ -32,26 +35,40 @@ pub(crate) fn status(settings: &Settings, inspector: &Inspector, spec: &Spec) ->
     })
 }
 
-/// What a group has not settled of a topic; `None`: the topic does not exist.
-fn lag(settings: &Settings, inspector: &Inspector, group: &str, topic: &str) -> Result<Option<u64>, Error> {
+/// How far a group is behind on a topic.
+#[derive(Debug, Clone, Copy, Default)]
+struct Depth {
+    /// What is not settled.
+    lag: u64,
+    /// How much of that is being handled, as its consumers last committed.
+    held: u64,
+}
+
+/// `None`: the topic does not exist.
+fn depth(
+    settings: &Settings,
+    inspector: &Inspector,
+    group: &str,
+    topic: &str,
+) -> Result<Option<Depth>, Error> {
     let Some(partitions) = inspector.partitions(topic)? else {
         return Ok(None);
     };
     let positions = committed(settings, group, topic, partitions)?;
     let extents = inspector.extents(topic, partitions)?;
-    let mut waiting = 0;
+    let mut all = Depth::default();
     for (extent, position) in extents.iter().zip(positions) {
-        let (position, ahead) = match position {
-            Some((offset, metadata)) => (offset.max(extent.low), Progress::decode(&metadata, offset).ahead),
-            None => (extent.low, Vec::new()),
+        let (position, progress) = match position {
+            Some((offset, metadata)) => (offset.max(extent.low), Progress::decode(&metadata, offset)),
+            None => (extent.low, Progress::default()),
         };
-        let done: i64 = ahead
-            .iter()
-            .map(|range| (range.end.min(extent.high) - range.start.max(position)).max(0))
-            .sum();
-        waiting += (extent.high - position - done).max(0).unsigned_abs();
+        let within = |range: &Range<i64>| (range.end.min(extent.high) - range.start.max(position)).max(0);
+        let done: i64 = progress.ahead.iter().map(within).sum();
+        let lag = (extent.high - position - done).max(0).unsigned_abs();
+        all.lag += lag;
+        all.held += u64::from(progress.held).min(lag);
     }
-    Ok(Some(waiting))
+    Ok(Some(all))
 }
 
 /// How many dead letters are neither replayed nor purged.

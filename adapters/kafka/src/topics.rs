@@ -1,8 +1,8 @@
 //! Makes topics and knows which there are.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Error, ErrorKind};
@@ -28,6 +28,8 @@ pub(crate) struct Topics {
     known: RwLock<HashMap<Arc<str>, i32>>,
     making: tokio::sync::Mutex<()>,
     may_make: AtomicBool,
+    /// Those of listeners that named one themselves.
+    dead_letters: RwLock<HashSet<Arc<str>>>,
 }
 
 impl Topics {
@@ -38,6 +40,7 @@ impl Topics {
             known: RwLock::default(),
             making: tokio::sync::Mutex::default(),
             may_make: AtomicBool::new(true),
+            dead_letters: RwLock::default(),
         }
     }
 
@@ -46,21 +49,31 @@ impl Topics {
         self.may_make.store(allowed, Ordering::Relaxed);
     }
 
+    /// A topic takes dead letters, whatever its name.
+    pub(crate) fn note_dead_letters(&self, topic: &Arc<str>) {
+        let mut noted = self.dead_letters.write().unwrap_or_else(PoisonError::into_inner);
+        noted.insert(topic.clone());
+    }
+
+    /// What a topic is for.
+    pub(crate) fn purpose(&self, topic: &str) -> Purpose {
+        let noted = self.dead_letters.read().unwrap_or_else(PoisonError::into_inner);
+        if noted.contains(topic) {
+            Purpose::DeadLetters
+        } else {
+            Purpose::of(topic)
+        }
+    }
+
     /// How many partitions a topic has that was seen before.
     pub(crate) fn known(&self, topic: &str) -> Option<i32> {
-        let known = self
-            .known
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         known.get(topic).copied()
     }
 
     /// A topic turned out to be gone: it is looked for again.
     pub(crate) fn forget(&self, topic: &str) {
-        let mut known = self
-            .known
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         known.remove(topic);
     }
 
@@ -75,10 +88,7 @@ impl Topics {
             })
             .await?;
         if let Some(partitions) = partitions {
-            let mut known = self
-                .known
-                .write()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
             known.insert(name, partitions);
         }
         Ok(partitions)

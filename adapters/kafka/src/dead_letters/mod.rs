@@ -224,7 +224,7 @@ impl Letters {
             Resolve::Replay => letters.iter().map(|(_, letter)| self.replayed(letter)).collect(),
             Resolve::Purge => Vec::new(),
         };
-        let sent = self.outbox.send_copies(&copies.iter().collect::<Vec<_>>()).await;
+        let sent = self.outbox.send(copies.iter().collect()).await;
         let mut sent = sent.into_iter();
         for letter in letters {
             match sent.next() {

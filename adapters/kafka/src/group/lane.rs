@@ -170,6 +170,7 @@ impl Lane {
                 Some((_, item)) => item.stage == Stage::Given,
                 None => self.first_delivery == FirstDelivery::Marked,
             },
+            held: if leaving { 0 } else { self.given as u32 },
             open: !leaving,
             ahead: self.tracker.ahead(),
         };
@@ -211,8 +212,8 @@ impl Lane {
             epoch,
             seq: (u64::from(item.turn) << OFFSET_BITS) | (offset as u64 & OFFSET_MASK),
         };
-        // Whether the first unsettled message has been begun is part of what is committed.
-        self.dirty |= self.tracker.first().is_some_and(|(first, _)| first == offset);
+        // What is begun, and how much is held, is part of what is committed.
+        self.dirty = true;
         Some(Delivery {
             token,
             origin,

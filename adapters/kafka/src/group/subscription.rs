@@ -128,7 +128,7 @@ impl Outlet {
                 Verdict::Release => &[],
             })
             .collect();
-        let mut answers = self.outbox.send_copies(&copies).await.into_iter();
+        let mut answers = self.outbox.send(copies).await.into_iter();
         let mut state = self.shared.lock();
         for (place, settlement) in copying {
             let count = match &settlement.verdict {

@@ -1,6 +1,8 @@
 //! What the tests against a real broker share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod own;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,12 +18,16 @@ pub fn url_with(options: &str) -> BrokerUrl {
     let url = std::env::var("POSTRIDER_TEST_KAFKA_URL").expect(
         "POSTRIDER_TEST_KAFKA_URL is not set: start a broker with tests/brokers/ctl and export its URL",
     );
+    with_options(&url, options)
+}
+
+pub fn with_options(url: &str, options: &str) -> BrokerUrl {
     let partitions = if options.contains("&partitions=") {
         ""
     } else {
         "&partitions=3"
     };
-    let url = format!("{url}?retry_partitions=3&session_timeout=6s{partitions}{options}");
+    let url = format!("{url}?session_timeout=6s{partitions}{options}");
     url.parse().unwrap()
 }
 
@@ -31,20 +37,20 @@ pub async fn connect() -> Arc<dyn Broker> {
 }
 
 pub async fn connect_with(options: &str) -> Arc<dyn Broker> {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    log();
-    let client = Client {
-        application: "tests".into(),
-        instance: format!(
-            "i{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        )
-        .into(),
-    };
-    postrider_kafka::connect(&url_with(options), client)
+    postrider_kafka::connect(&url_with(options), client("tests"))
         .await
         .unwrap()
+}
+
+/// One more instance.
+pub fn client(application: &str) -> Client {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    log();
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    Client {
+        application: application.into(),
+        instance: format!("i{}-{count}", std::process::id()).into(),
+    }
 }
 
 pub fn log() {
