@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use postrider_contract::{BrokerUrl, Client, Error, ErrorKind, names};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 const DEFAULT_PORT: u16 = 9092;
 /// Broker-side requests answer within this, or the connection counts as dead.
@@ -128,9 +129,11 @@ impl Settings {
             .set("socket.keepalive.enable", "true")
             .set("reconnect.backoff.ms", "100")
             .set("reconnect.backoff.max.ms", "2000")
-            .set("topic.metadata.refresh.interval.ms", "30000")
+            .set("topic.metadata.refresh.interval.ms", "10000")
             // Idle connections are closed by the broker: no event for a human.
-            .set("log.connection.close", "false");
+            .set("log.connection.close", "false")
+            // rdkafka asks the `log` crate otherwise, which nobody has set up.
+            .set_log_level(RDKafkaLogLevel::Info);
         Ok(Self { common, ..settings })
     }
 
@@ -161,7 +164,8 @@ impl Settings {
             .set("message.max.bytes", "100000000")
             .set("queue.buffering.max.kbytes", "131072")
             .set("queue.buffering.max.messages", "200000")
-            // Topics are made on purpose, see `topics.rs`.
+            // Topics are made on purpose, see `topics.rs`: one that is missing was deleted, and is soon given up.
+            .set("topic.metadata.propagation.max.ms", "3000")
             .set("allow.auto.create.topics", "false");
         config
     }

@@ -1,5 +1,6 @@
 //! From the contract's addresses to Kafka's topics and partitions.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
@@ -125,17 +126,25 @@ impl Outbox {
                 Err(error) => answers.push(Some(Err(error))),
             }
         }
-        let mut again = self.attempt(going, &mut answers).await;
+        let again = self.attempt(going, &mut answers).await;
         if !again.is_empty() {
             // Their topics were deleted since they were last seen: they are made again, once.
-            for (_, _, destination) in &again {
-                self.topics.forget(&destination.topic);
+            let topics: BTreeMap<Arc<str>, Purpose> = again
+                .iter()
+                .map(|(_, _, destination)| (destination.topic.clone(), destination.purpose))
+                .collect();
+            for (topic, purpose) in topics {
+                self.topics.forget(&topic);
+                // What fails here is told for each message by the second attempt.
+                if self.topics.ensure(&topic, purpose).await.is_ok() {
+                    self.publisher.learn(&topic).await;
+                }
             }
-            again.retain(|(index, _, _)| {
-                answers
-                    .get_mut(*index)
-                    .is_some_and(|answer| answer.take().is_some())
-            });
+            for (index, _, _) in &again {
+                if let Some(answer) = answers.get_mut(*index) {
+                    *answer = None;
+                }
+            }
             self.attempt(again, &mut answers).await;
         }
         let lost = || Error::new(ErrorKind::Internal, "publishing: a message was not answered for");

@@ -24,6 +24,8 @@ use crate::record::outbound;
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// librdkafka gives up first, and tells what it knows; this is for a confirm that never comes at all.
 const CONFIRM_SLACK: Duration = Duration::from_secs(5);
+/// Asking for a topic.
+const LEARNING: Duration = Duration::from_secs(5);
 /// How long a refusal of our credentials is believed without asking again.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(3);
 
@@ -108,6 +110,20 @@ impl Publisher {
                     None => Err(closed()),
                 }
             }
+        }
+    }
+
+    /// Learns that a topic which it found missing was made again.
+    pub(crate) async fn learn(&self, topic: &str) {
+        let (Ok(producer), topic) = (self.working(), topic.to_owned()) else {
+            return;
+        };
+        let learned = tokio::task::spawn_blocking(move || {
+            let answer = producer.client().fetch_metadata(Some(&topic), LEARNING);
+            answer.map(drop)
+        });
+        if let Ok(Err(error)) = learned.await {
+            tracing::debug!(%error, "the producer could not ask for a topic");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use postrider_contract::BrokerUrl;
 
@@ -66,14 +67,16 @@ impl OwnBroker {
 /// Below the range that the system gives to outgoing connections: while the broker is down, a client that tries to reach
 /// it would otherwise be given its port one day, and connect to itself.
 fn free_ports() -> [u16; 3] {
+    // The brokers of one process do not even look at each other's.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() as u16 % 8_000;
-    let mut free = (0..2_600u16)
-        .map(|n| 21_000 + (start + n * 3) % 8_000)
-        // Held together, so that they differ.
-        .filter_map(|port| Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?)));
-    let mut next = || free.next().expect("a free port");
-    let sockets = [next(), next(), next()];
-    sockets.map(|(port, _)| port)
+    let free = || {
+        (0..2_600).find_map(|_| {
+            let port = 21_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) * 3) % 8_000;
+            TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+        })
+    };
+    [(); 3].map(|()| free().expect("a free port"))
 }
 
 impl Drop for OwnBroker {

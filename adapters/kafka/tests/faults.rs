@@ -1,0 +1,203 @@
+//! What goes wrong with a broker, on one of the test's own.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Topology, Verdict, names};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use support::own::OwnBroker;
+use support::{PATIENCE, client, message, open, publish, retry_of, spec, text, unique};
+
+async fn connect(broker: &OwnBroker, options: &str) -> Arc<dyn Broker> {
+    postrider_kafka::connect(&broker.url_with(options), client("faults"))
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_broker_is_told_and_survived() {
+    let own = OwnBroker::start();
+    let topic = unique("down");
+    let broker = connect(&own, "&publish_timeout=3s").await;
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1", "2"]).await;
+    let held = listener.one().await;
+    own.verb("kill");
+    listener.event(|event| matches!(event, Event::Degraded(_))).await;
+
+    let begun = Instant::now();
+    let error = broker
+        .publish(vec![Outgoing::to_topic(topic.as_str(), message("x"))])
+        .await
+        .remove(0)
+        .unwrap_err();
+    println!("{error:?} after {:?}", begun.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "it was never sent");
+    assert!(begun.elapsed() < Duration::from_secs(10));
+
+    // A copy that cannot be confirmed keeps the original.
+    let emit = vec![retry_of(&held, "g", 2, Duration::ZERO)];
+    let settled = listener.settle(held.token, Verdict::Ack { emit }).await;
+    assert!(!matches!(settled, Settled::Done), "{settled:?}");
+
+    own.up();
+    listener.event(|event| matches!(event, Event::Ready)).await;
+    publish(&broker, &topic, &["3"]).await;
+    // What was held is still ours, or comes again.
+    let again = listener.settle(held.token, Verdict::ACK).await;
+    let mut got: Vec<String> = listener
+        .drain(99, Duration::from_secs(5))
+        .await
+        .iter()
+        .map(text)
+        .collect();
+    if matches!(again, Settled::Done) {
+        got.push(text(&held));
+    }
+    got.sort();
+    got.dedup();
+    assert_eq!(got, ["1", "2", "3"]);
+    broker.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_broker_leaves_publishes_unconfirmed() {
+    let own = OwnBroker::start();
+    let topic = unique("frozen");
+    let broker = connect(&own, "&publish_timeout=3s").await;
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1"]).await;
+    assert_eq!(listener.drain(1, PATIENCE).await.len(), 1);
+    own.verb("pause");
+    let begun = Instant::now();
+    let error = broker
+        .publish(vec![Outgoing::to_topic(topic.as_str(), message("2"))])
+        .await
+        .remove(0)
+        .unwrap_err();
+    println!("{error:?} after {:?}", begun.elapsed());
+    assert_eq!(error.kind(), ErrorKind::Unconfirmed);
+    // Past the session timeout.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    own.verb("resume");
+    // A broker that slept for so long is not led by anybody for a while.
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = broker
+        .publish(vec![Outgoing::to_topic(topic.as_str(), message("3"))])
+        .await
+        .remove(0)
+    {
+        assert!(error.is_retryable() && Instant::now() < deadline, "{error}");
+    }
+    let got: Vec<String> = listener
+        .drain(9, Duration::from_secs(8))
+        .await
+        .iter()
+        .map(text)
+        .collect();
+    println!("{got:?}");
+    assert!(got.contains(&"3".to_owned()));
+    broker.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_makes_stale_and_is_made_again() {
+    let own = OwnBroker::start();
+    let topic = unique("deleted");
+    let broker = connect(&own, "").await;
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1"]).await;
+    let held = listener.one().await;
+    let address = own.url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set(
+            "bootstrap.servers",
+            format!("{}:{}", address.0, address.1.unwrap()),
+        )
+        .create()
+        .unwrap();
+    for result in admin
+        .delete_topics(&[topic.as_str()], &AdminOptions::new())
+        .await
+        .unwrap()
+    {
+        result.unwrap();
+    }
+    let begun = Instant::now();
+    listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    println!("degraded after {:?}", begun.elapsed());
+    listener.event(|event| matches!(event, Event::Ready)).await;
+    println!("ready after {:?}", begun.elapsed());
+    println!("{:?}", listener.settle(held.token, Verdict::ACK).await);
+    publish(&broker, &topic, &["2"]).await;
+    let got: Vec<String> = listener.drain(1, PATIENCE).await.iter().map(text).collect();
+    println!("delivered after {:?}", begun.elapsed());
+    assert_eq!(got, ["2"]);
+    broker.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_goes_on_after_its_topic_was_deleted() {
+    let own = OwnBroker::start();
+    let topic = unique("republished");
+    let broker = connect(&own, "&publish_timeout=20s").await;
+    publish(&broker, &topic, &["1"]).await;
+    let address = own.url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set(
+            "bootstrap.servers",
+            format!("{}:{}", address.0, address.1.unwrap()),
+        )
+        .create()
+        .unwrap();
+    admin
+        .delete_topics(&[topic.as_str()], &AdminOptions::new())
+        .await
+        .unwrap();
+    let begun = Instant::now();
+    let answer = broker
+        .publish(vec![Outgoing::to_topic(topic.as_str(), message("2"))])
+        .await
+        .remove(0);
+    println!("{answer:?} after {:?}", begun.elapsed());
+    answer.unwrap();
+    broker.close(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_differs_is_told() {
+    let own = OwnBroker::start();
+    let topic = unique("differs");
+    let broker = connect(&own, "").await;
+    let spec = spec(&topic, "g");
+    // Made by somebody else, with Kafka's defaults.
+    let address = own.url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set(
+            "bootstrap.servers",
+            format!("{}:{}", address.0, address.1.unwrap()),
+        )
+        .create()
+        .unwrap();
+    let dead = names::dead_letter_topic(&topic, "g");
+    let new = rdkafka::admin::NewTopic::new(&dead, 1, rdkafka::admin::TopicReplication::Fixed(1));
+    admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    let problems = broker
+        .plan(std::slice::from_ref(&spec), Topology::Declare)
+        .await
+        .unwrap_err();
+    let text = problems
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("\n");
+    println!("{text}");
+    assert!(
+        text.contains("retention.ms=604800000") && text.contains("max.message.bytes=1048588"),
+        "{text}"
+    );
+    broker.close(PATIENCE).await.unwrap();
+}
