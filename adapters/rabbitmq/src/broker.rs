@@ -1,6 +1,6 @@
 //! The adapter's side of the contract.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use postrider_contract::{
     Subscription, Topology as Mode,
 };
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::dead_letters::RabbitDeadLetters;
 use crate::fault;
@@ -23,6 +23,9 @@ use crate::settler::RabbitSettler;
 use crate::status::Depths;
 use crate::subscription::{Shared, Subscribed};
 use crate::topology::Topology;
+
+/// Between two attempts at a plan.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// A connected RabbitMQ broker.
 pub(crate) struct RabbitBroker {
@@ -61,6 +64,7 @@ impl RabbitBroker {
                 outlet,
                 publisher,
                 closed: watch::Sender::new(false),
+                subscribed: Mutex::default(),
             }),
             depths: Depths::default(),
         })
@@ -74,20 +78,31 @@ impl Broker for RabbitBroker {
     }
 
     async fn plan(&self, all: &[Spec], mode: Mode) -> Result<(), Vec<Problem>> {
-        let live = self.shared.intake.get().await.map_err(|error| {
-            vec![Problem {
-                listener: all
-                    .first()
-                    .map_or_else(|| "(none)".into(), |spec| spec.listener.clone()),
-                what: error.to_string(),
-                help: "see that the broker is up".into(),
-            }]
-        })?;
-        let problems = self.shared.topology.plan(&live, all, mode).await;
-        if problems.is_empty() {
-            Ok(())
-        } else {
-            Err(problems)
+        let deadline = Instant::now() + self.shared.settings.connect_timeout;
+        loop {
+            let (problems, may_pass) = match self.shared.intake.get().await {
+                Ok(live) => self.shared.topology.plan(&live, all, mode).await,
+                Err(error) => {
+                    let may_pass = error.is_retryable();
+                    let listener = all
+                        .first()
+                        .map_or_else(|| "(none)".into(), |spec| spec.listener.clone());
+                    let problem = Problem {
+                        listener,
+                        what: error.to_string(),
+                        help: "see that the broker is up".into(),
+                    };
+                    (vec![problem], may_pass)
+                }
+            };
+            if problems.is_empty() {
+                return Ok(());
+            }
+            // A broker that is starting takes connections before its queues are there.
+            if !may_pass || Instant::now() >= deadline {
+                return Err(problems);
+            }
+            sleep(PAUSE).await;
         }
     }
 
@@ -133,6 +148,7 @@ impl Broker for RabbitBroker {
         let closing = async {
             self.shared.publisher.finish(deadline).await;
             self.shared.outlet.close().await;
+            self.shared.flush();
             self.shared.intake.close().await;
         };
         let _ = timeout(deadline.max(Duration::from_millis(100)), closing).await;

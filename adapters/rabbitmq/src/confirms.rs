@@ -5,6 +5,7 @@
 //! was sent, among what is in flight in the order it was sent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lapin::BasicProperties;
 use lapin::types::ShortString;
@@ -17,8 +18,8 @@ use crate::properties;
 pub(crate) struct Slot {
     pub(crate) batch: u64,
     pub(crate) index: usize,
-    pub(crate) exchange: ShortString,
-    pub(crate) routing_key: ShortString,
+    pub(crate) exchange: Arc<str>,
+    pub(crate) routing_key: Arc<str>,
     pub(crate) mark: Mark,
     pub(crate) unroutable: Unroutable,
     pub(crate) message_id: Option<ByteString>,
@@ -59,9 +60,7 @@ impl Flights {
                 Mark::MessageId(own) => id == Some(&**own),
                 Mark::Number(own) => number == Some(*own),
             };
-            same && !slot.returned
-                && slot.exchange.as_str() == exchange
-                && slot.routing_key.as_str() == routing_key
+            same && !slot.returned && &*slot.exchange == exchange && &*slot.routing_key == routing_key
         });
         match found {
             Some(slot) => slot.returned = true,

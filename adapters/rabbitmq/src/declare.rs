@@ -32,6 +32,11 @@ impl Fault {
         }
     }
 
+    /// Trying again may help.
+    pub(crate) fn may_pass(&self) -> bool {
+        self.kind.is_retryable()
+    }
+
     pub(crate) fn problem(self, listener: &std::sync::Arc<str>) -> Problem {
         Problem {
             listener: listener.clone(),
@@ -133,7 +138,7 @@ impl<'a> Declarer<'a> {
         let found = answer(channel.queue_declare(short(name)?, options, FieldTable::default())).await;
         match found {
             Ok(queue) => Ok(Some(queue)),
-            Err(error) if fault::reply_code(&error) == Some(fault::NOT_FOUND) => {
+            Err(error) if fault::is_no_queue(&error) => {
                 self.channel = None;
                 Ok(None)
             }
@@ -212,6 +217,12 @@ impl<'a> Declarer<'a> {
         self.channel = None;
         let text = fault::text(&error);
         let fault = match fault::reply_code(&error) {
+            // Nothing that is being declared is missing: a node is starting.
+            Some(fault::NOT_FOUND) if self.mode == Mode::Declare => Fault::new(
+                ErrorKind::Unavailable,
+                format!("{what} `{name}` cannot be reached: {text}"),
+                "see that every node of the broker is up",
+            ),
             Some(fault::NOT_FOUND) => Fault::new(
                 ErrorKind::Topology,
                 format!("{what} `{name}` is missing: {text}"),

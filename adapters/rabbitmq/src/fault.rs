@@ -23,6 +23,11 @@ pub(crate) fn reply_code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
+/// Whether there is no such queue, as opposed to one whose node is down or starting, which has the same code.
+pub(crate) fn is_no_queue(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(NOT_FOUND) && text(error).contains("no queue")
+}
+
 /// What failed, in one line: `doing` says at what.
 pub(crate) fn error(doing: &str, error: &lapin::Error) -> Error {
     Error::new(kind(error), format!("{doing}: {}", text(error)))
@@ -44,9 +49,10 @@ fn kind(error: &lapin::Error) -> ErrorKind {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => match error.get_id() {
             ACCESS_REFUSED | NOT_ALLOWED => ErrorKind::Denied,
-            NOT_FOUND | PRECONDITION_FAILED => ErrorKind::Topology,
+            PRECONDITION_FAILED => ErrorKind::Topology,
             CONTENT_TOO_LARGE => ErrorKind::TooLarge,
             NOT_IMPLEMENTED => ErrorKind::Unsupported,
+            // `NOT_FOUND` too: it is also said of a queue whose node is starting.
             _ => ErrorKind::Unavailable,
         },
         // rustls reports every failed handshake so: trying again does not help.

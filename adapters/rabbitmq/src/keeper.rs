@@ -69,6 +69,7 @@ pub(crate) async fn keep(
                     () = shared.closing() => return,
                     over = wait_for_end(&mut ended, epoch) => if !over { return },
                     () = assure(&subscribed, &live) => {}
+                    () = subscribed.flush_in_time() => {}
                 }
                 failures = if since.elapsed() >= GOOD { 0 } else { failures + 1 };
             }
@@ -76,9 +77,8 @@ pub(crate) async fn keep(
                 failures += 1;
                 let over = matches!(
                     error.kind(),
-                    ErrorKind::Denied | ErrorKind::Topology | ErrorKind::Unsupported
-                ) && subscribed.shared.topology.declares()
-                    || error.kind() == ErrorKind::Denied;
+                    ErrorKind::Denied | ErrorKind::Topology | ErrorKind::Unsupported | ErrorKind::Closed
+                );
                 tracing::warn!(%error, listener = %subscribed.spec.listener, "no messages flow");
                 let told = if over {
                     News::Over(error)
@@ -189,7 +189,7 @@ async fn own_copy(subscribed: &Subscribed, channel: &Channel) -> lapin::Result<S
     let key = subscribed.spec.topic();
     let bound = channel.queue_bind(
         queue.name().clone(),
-        ShortString::try_new(exchange.as_str()).unwrap_or_default(),
+        ShortString::try_new(&**exchange).unwrap_or_default(),
         ShortString::try_new(&**key).unwrap_or_default(),
         QueueBindOptions::default(),
         FieldTable::default(),

@@ -1,5 +1,7 @@
 //! Names of exchanges and queues, and the arguments that they are declared with.
 
+use std::sync::Arc;
+
 use lapin::types::{AMQPValue, FieldTable};
 
 /// The exchange that topics are published to, unless the URL names another.
@@ -25,18 +27,20 @@ pub(crate) const DELIVERY_LIMIT: i64 = 200;
 /// Names that depend on the topic exchange.
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
-    pub(crate) exchange: String,
+    pub(crate) exchange: Arc<str>,
 }
 
 impl Layout {
-    pub(crate) fn new(exchange: String) -> Self {
-        Self { exchange }
+    pub(crate) fn new(exchange: impl Into<Arc<str>>) -> Self {
+        Self {
+            exchange: exchange.into(),
+        }
     }
 
     /// The inbox of a group, and the name of its queue where it is not ordered. Under another exchange than the usual one
     /// it is set apart, so that two exchanges in one virtual host share no queue.
     pub(crate) fn inbox(&self, topic: &str, group: &str) -> String {
-        if self.exchange == EXCHANGE {
+        if &*self.exchange == EXCHANGE {
             format!("{topic}.{group}")
         } else {
             format!("{}/{topic}.{group}", self.exchange)
@@ -52,7 +56,7 @@ impl Layout {
 
     /// The stream that keeps a dead-letter topic.
     pub(crate) fn stream(&self, dead_letter_topic: &str) -> String {
-        if self.exchange == EXCHANGE {
+        if &*self.exchange == EXCHANGE {
             dead_letter_topic.to_owned()
         } else {
             format!("{}/{dead_letter_topic}", self.exchange)
@@ -133,8 +137,8 @@ mod tests {
 
     #[test]
     fn another_exchange_shares_no_queue() {
-        let usual = Layout::new(EXCHANGE.into());
-        let other = Layout::new("shop".into());
+        let usual = Layout::new(EXCHANGE);
+        let other = Layout::new("shop");
         assert_eq!(usual.queue("a.b", "g", false), "a.b.g");
         assert_eq!(usual.queue("a.b", "g", true), "a.b.g:ordered");
         assert_eq!(usual.inbox("a.b", "g"), "a.b.g");

@@ -1,16 +1,16 @@
 //! From an address to an exchange and a routing key.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
-use lapin::types::ShortString;
 use postrider_contract::{Address, ByteString, Bytes, Error, ErrorKind, Message, Outgoing, Value, names};
 
 use crate::ladder::{self, Destination};
 use crate::layout::{INBOX, MARKS};
 use crate::options::Settings;
-use crate::properties::{self, RETURN_TAG, short};
+use crate::properties::{self, RETURN_TAG};
 use crate::topology::Topology;
 
 /// RabbitMQ's `frame_max` unless it is configured otherwise.
@@ -19,8 +19,8 @@ const USUAL_FRAME: usize = 128 * 1024;
 /// A message that is ready to be sent.
 #[derive(Clone)]
 pub(crate) struct Parcel {
-    pub(crate) exchange: ShortString,
-    pub(crate) routing_key: ShortString,
+    pub(crate) exchange: Arc<str>,
+    pub(crate) routing_key: Arc<str>,
     pub(crate) properties: BasicProperties,
     pub(crate) payload: Bytes,
     /// Finds it among what is in flight when the broker returns it.
@@ -74,12 +74,7 @@ pub(crate) fn parcel(
                 (false, false) => Unroutable::Told,
             };
             match delay {
-                None => (
-                    layout.exchange.clone(),
-                    topic.to_string(),
-                    dead_letters,
-                    unroutable,
-                ),
+                None => (layout.exchange.clone(), topic.clone(), dead_letters, unroutable),
                 Some(delay) => {
                     let (exchange, key) = delayed(delay, Destination::Topic(topic))?;
                     (exchange, key, dead_letters, Unroutable::Missing)
@@ -89,7 +84,7 @@ pub(crate) fn parcel(
         Address::Inbox { topic, group } => {
             let inbox = layout.inbox(topic, group);
             let (exchange, key) = match delay {
-                None => (INBOX.to_owned(), inbox),
+                None => (INBOX.into(), inbox.into()),
                 Some(delay) => delayed(delay, Destination::Inbox(&inbox))?,
             };
             (exchange, key, true, Unroutable::Missing)
@@ -108,7 +103,7 @@ pub(crate) fn parcel(
             } else {
                 Unroutable::Told
             };
-            (String::new(), queue.to_owned(), false, unroutable)
+            ("".into(), queue.into(), false, unroutable)
         }
         other => {
             return Err(Error::new(
@@ -126,7 +121,7 @@ pub(crate) fn parcel(
         ));
     }
     let for_stream = matches!(&outgoing.to, Address::Topic(topic) if topology.is_dead_letter_topic(topic));
-    let mut parcel = built(&exchange, &routing_key, outgoing.message, for_stream)?;
+    let mut parcel = built(exchange, routing_key, outgoing.message, for_stream)?;
     parcel.unroutable = unroutable;
     // Copies grow: what an application sends leaves room for that.
     let room = if internal {
@@ -148,19 +143,19 @@ pub(crate) fn parcel(
 
 /// A mark for a dead-letter stream.
 pub(crate) fn mark(stream: &str, message: Message) -> Result<Parcel, Error> {
-    built(MARKS, stream, message, true)
+    built(MARKS.into(), stream.into(), message, true)
 }
 
 /// The message of an inbox that was unrouted for a while, on its way again.
-pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8>) -> Result<Parcel, Error> {
+pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8>) -> Parcel {
     let properties = properties::without_deaths(properties);
     let mark = match properties.message_id() {
         Some(id) => Mark::MessageId(id.as_str().into()),
         None => Mark::Number(number()),
     };
-    Ok(Parcel {
-        exchange: short(INBOX)?,
-        routing_key: short(inbox)?,
+    Parcel {
+        exchange: INBOX.into(),
+        routing_key: inbox.into(),
         properties: match &mark {
             Mark::Number(number) => properties::with_return_tag(properties, *number),
             Mark::MessageId(_) => properties,
@@ -169,10 +164,15 @@ pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8
         mark,
         unroutable: Unroutable::Missing,
         message_id: None,
-    })
+    }
 }
 
-fn built(exchange: &str, routing_key: &str, message: Message, for_stream: bool) -> Result<Parcel, Error> {
+fn built(
+    exchange: Arc<str>,
+    routing_key: Arc<str>,
+    message: Message,
+    for_stream: bool,
+) -> Result<Parcel, Error> {
     let mut message = message;
     let message_id = match message.headers.get(names::MESSAGE_ID) {
         Some(Value::Text(id)) if id.len() <= 255 => Some(id.clone()),
@@ -185,9 +185,18 @@ fn built(exchange: &str, routing_key: &str, message: Message, for_stream: bool) 
     if let Mark::Number(number) = mark {
         message.headers.set(RETURN_TAG, number);
     }
+    if routing_key.len() > 255 {
+        return Err(Error::new(
+            ErrorKind::Rejected,
+            format!(
+                "the address has {} bytes, AMQP allows 255: shorten the names",
+                routing_key.len()
+            ),
+        ));
+    }
     Ok(Parcel {
-        exchange: short(exchange)?,
-        routing_key: short(routing_key)?,
+        exchange,
+        routing_key,
         properties: properties::outbound(&message, for_stream)?,
         payload: message.payload.unwrap_or_default(),
         mark,
@@ -196,8 +205,9 @@ fn built(exchange: &str, routing_key: &str, message: Message, for_stream: bool) 
     })
 }
 
-fn delayed(delay: Duration, to: Destination<'_>) -> Result<(String, String), Error> {
-    ladder::route(delay, to).ok_or_else(|| {
+fn delayed(delay: Duration, to: Destination<'_>) -> Result<(Arc<str>, Arc<str>), Error> {
+    let route = ladder::route(delay, to).map(|(exchange, key)| (exchange.into(), key.into()));
+    route.ok_or_else(|| {
         Error::new(
             ErrorKind::Unsupported,
             format!(

@@ -9,6 +9,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::poll;
 use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use postrider_contract::{Error, ErrorKind, Receipt};
 use tokio::sync::{mpsc, oneshot};
@@ -359,7 +360,7 @@ fn verdict(slot: &Slot, fate: Fate) -> Answer {
 /// The channel ended before the confirm came.
 fn lost(slot: &Slot, error: &lapin::Error) -> Error {
     let text = fault::text(error);
-    let exchange = slot.exchange.as_str();
+    let exchange = &*slot.exchange;
     // A refusal that names the exchange concerns every publish to it: none was taken.
     let kind = match fault::reply_code(error) {
         Some(code) if !exchange.is_empty() && text.contains(&format!("'{exchange}'")) => match code {
@@ -390,6 +391,11 @@ async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, lapin::Resu
         payload,
         ..
     } = parcel;
+    // Both were measured when the parcel was made.
+    let (exchange, routing_key) = (
+        ShortString::try_new(&*exchange).unwrap_or_default(),
+        ShortString::try_new(&*routing_key).unwrap_or_default(),
+    );
     let sent = channel
         .basic_publish(exchange, routing_key, options, &payload, properties)
         .await;

@@ -1,12 +1,15 @@
 //! What the two halves of a subscription and the task that keeps it alive have in common.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use postrider_contract::{Delivery, Order, Spec, Token};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use crate::held::{Held, tag};
 use crate::link::Link;
@@ -14,6 +17,11 @@ use crate::options::Settings;
 use crate::publisher::Publisher;
 use crate::topology::Topology;
 use crate::window::{Frame, Window};
+
+/// So many settlements travel together at most.
+const TOGETHER: usize = 128;
+/// So long a settlement waits for others: far less than a round trip to a busy broker, and enough for a burst.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What every part of a connected broker uses.
 pub(crate) struct Shared {
@@ -25,11 +33,21 @@ pub(crate) struct Shared {
     pub(crate) outlet: Arc<Link>,
     pub(crate) publisher: Publisher,
     pub(crate) closed: watch::Sender<bool>,
+    /// Every subscription there is.
+    pub(crate) subscribed: Mutex<Vec<Weak<Subscribed>>>,
 }
 
 impl Shared {
     pub(crate) fn is_closed(&self) -> bool {
         *self.closed.borrow()
+    }
+
+    /// Sends every settlement that waits for others.
+    pub(crate) fn flush(&self) {
+        let all = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|subscribed| subscribed.flush());
     }
 
     /// Resolves when this side is closed.
@@ -45,6 +63,12 @@ pub(crate) struct Subscribed {
     pub(crate) spec: Spec,
     /// Something is to be brought again.
     pub(crate) again: Notify,
+    /// The first settlement was queued.
+    queued: Notify,
+    /// Nobody sends in time what is queued.
+    alone: AtomicBool,
+    /// So many travel together at most: the broker must not run out of room in its prefetch meanwhile.
+    together: usize,
     current: Mutex<Current>,
 }
 
@@ -60,16 +84,26 @@ struct Open {
     window: Window,
     /// Only where order is kept.
     held: Option<Held>,
+    /// Settlements that wait for others to travel with.
+    queued: Vec<(u64, bool)>,
 }
 
 impl Subscribed {
     pub(crate) fn new(shared: Arc<Shared>, spec: Spec) -> Arc<Self> {
-        Arc::new(Self {
-            shared,
-            spec,
+        let subscribed = Arc::new(Self {
+            together: (spec.in_flight as usize / 4).clamp(1, TOGETHER),
             again: Notify::new(),
+            queued: Notify::new(),
+            alone: AtomicBool::new(true),
             current: Mutex::default(),
-        })
+            shared: shared.clone(),
+            spec,
+        });
+        let mut all = shared.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|one: &Weak<Self>| one.strong_count() > 0);
+        all.push(Arc::downgrade(&subscribed));
+        drop(all);
+        subscribed
     }
 
     /// A new channel takes over; answers its epoch.
@@ -79,7 +113,8 @@ impl Subscribed {
         current.open = Some(Open {
             channel,
             window: Window::new(),
-            held: (self.spec.order == Order::ByKey).then(Held::default),
+            held: self.is_ordered().then(Held::default),
+            queued: Vec::new(),
         });
         current.epoch
     }
@@ -87,8 +122,10 @@ impl Subscribed {
     /// The channel is gone, and with it everything unsettled. A later one is left alone.
     pub(crate) fn end(&self, epoch: u32) {
         let mut current = self.current();
-        if current.epoch == epoch {
-            current.open = None;
+        if current.epoch == epoch
+            && let Some(mut open) = current.open.take()
+        {
+            open.flush();
         }
     }
 
@@ -119,8 +156,8 @@ impl Subscribed {
 
     /// Settles: `true` acknowledges, `false` gives back. Answers for each whether it was on a live channel and unsettled.
     ///
-    /// The frames are queued on the connection in order before this returns, under the lock, and nothing waits for the
-    /// socket: the prefetch bounds how many there can be.
+    /// Nothing waits for the socket. Settlements wait a moment for others, so that one frame carries many; should the
+    /// connection be lost before, the broker delivers them again.
     pub(crate) fn settle(&self, verdicts: &[(Token, bool)]) -> Vec<bool> {
         let mut current = self.current();
         let epoch = current.epoch;
@@ -131,45 +168,91 @@ impl Subscribed {
         else {
             return vec![false; verdicts.len()];
         };
-        let mut frames = Vec::new();
-        let answers = match &mut open.held {
-            None => {
-                let own: Vec<(u64, bool)> = verdicts
-                    .iter()
-                    .filter(|(token, _)| token.epoch == epoch)
-                    .map(|(token, ack)| (token.seq, *ack))
-                    .collect();
-                let mut fresh = open.window.settle(&own, &mut frames).into_iter();
-                let answer =
-                    |(token, _): &(Token, bool)| token.epoch == epoch && fresh.next().unwrap_or(false);
-                verdicts.iter().map(answer).collect()
-            }
-            Some(held) => {
-                let mut acks = Vec::new();
-                let mut answers = Vec::with_capacity(verdicts.len());
-                for (token, ack) in verdicts {
-                    let fresh = token.epoch == epoch && held.is_out(*token);
-                    answers.push(fresh);
-                    if fresh && *ack {
-                        held.remove(*token);
-                        acks.push((tag(*token), true));
-                    } else if fresh {
-                        held.give_back(*token);
-                        self.again.notify_one();
-                    }
+        let was_empty = open.queued.is_empty();
+        let mut at_once = false;
+        let mut answers = Vec::with_capacity(verdicts.len());
+        for &(token, ack) in verdicts {
+            let fresh = token.epoch == epoch
+                && match &mut open.held {
+                    Some(held) => held.is_out(token),
+                    None => open.window.mark(token.seq),
+                };
+            answers.push(fresh);
+            match &mut open.held {
+                _ if !fresh => {}
+                None => {
+                    open.queued.push((token.seq, ack));
+                    at_once |= !ack;
                 }
-                open.window.settle(&acks, &mut frames);
-                answers
+                Some(held) if ack => {
+                    held.remove(token);
+                    open.window.mark(tag(token));
+                    open.queued.push((tag(token), true));
+                }
+                Some(held) => {
+                    held.give_back(token);
+                    self.again.notify_one();
+                }
             }
-        };
-        for frame in frames {
-            queue(&open.channel, frame);
+        }
+        if at_once || open.queued.len() >= self.together || self.alone.load(Ordering::Relaxed) {
+            open.flush();
+        } else if was_empty && !open.queued.is_empty() {
+            self.queued.notify_one();
         }
         answers
     }
 
+    /// Sends what is queued.
+    pub(crate) fn flush(&self) {
+        if let Some(open) = &mut self.current().open {
+            open.flush();
+        }
+    }
+
+    /// Sends what is queued, a moment after the first of it was. Never ends; where it is dropped, nothing waits any more.
+    pub(crate) async fn flush_in_time(&self) {
+        let _company = Company::keep(self);
+        loop {
+            self.queued.notified().await;
+            sleep(MOMENT).await;
+            self.flush();
+        }
+    }
+
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives, settlements are sent in time.
+struct Company<'a>(&'a Subscribed);
+
+impl<'a> Company<'a> {
+    fn keep(subscribed: &'a Subscribed) -> Self {
+        subscribed.alone.store(false, Ordering::Relaxed);
+        Self(subscribed)
+    }
+}
+
+impl Drop for Company<'_> {
+    fn drop(&mut self) {
+        let current = &mut self.0.current();
+        self.0.alone.store(true, Ordering::Relaxed);
+        if let Some(open) = &mut current.open {
+            open.flush();
+        }
+    }
+}
+
+impl Open {
+    fn flush(&mut self) {
+        if !self.queued.is_empty() {
+            for frame in self.window.frames(&self.queued) {
+                queue(&self.channel, frame);
+            }
+            self.queued.clear();
+        }
     }
 }
 

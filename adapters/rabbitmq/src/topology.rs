@@ -53,8 +53,8 @@ impl Topology {
         topic.strip_suffix(".dlq").is_some() || self.state().dead_letters.contains(topic)
     }
 
-    /// Checks and, in its mode, declares everything. All problems, not the first.
-    pub(crate) async fn plan(&self, live: &Live, specs: &[Spec], mode: Mode) -> Vec<Problem> {
+    /// Checks and, in its mode, declares everything. All problems, not the first, and whether one of them may pass.
+    pub(crate) async fn plan(&self, live: &Live, specs: &[Spec], mode: Mode) -> (Vec<Problem>, bool) {
         {
             let mut state = self.state();
             state.mode = Some(mode);
@@ -72,32 +72,30 @@ impl Topology {
             problems.extend(found);
         }
         let mut declarer = Declarer::new(live, mode);
+        let mut may_pass = false;
+        let mut tell = |listener: &Arc<str>, ended: Result<(), Fault>, declarer: &mut Declarer<'_>| {
+            let faults = declarer.take_faults().into_iter().chain(ended.err());
+            for fault in faults {
+                may_pass |= fault.may_pass();
+                problems.push(fault.problem(listener));
+            }
+        };
         let first = specs
             .first()
             .map_or_else(|| Arc::from("(none)"), |spec| spec.listener.clone());
-        if let Err(fault) = self.shared(&mut declarer, needs_the_ladder(specs)).await {
-            problems.push(fault.problem(&first));
-        }
-        problems.extend(
-            declarer
-                .take_faults()
-                .into_iter()
-                .map(|fault| fault.problem(&first)),
-        );
+        let ended = self.shared(&mut declarer, needs_the_ladder(specs)).await;
+        tell(&first, ended, &mut declarer);
         for spec in possible {
-            if let Err(fault) = self.own(&mut declarer, spec).await {
-                problems.push(fault.problem(&spec.listener));
+            let mut ended = self.own(&mut declarer, spec).await;
+            if ended.is_ok() {
+                ended = self.other_queue(&mut declarer, spec).await;
             }
-            if let Err(fault) = self.other_queue(&mut declarer, spec).await {
-                problems.push(fault.problem(&spec.listener));
-            }
-            let faults = declarer.take_faults();
-            problems.extend(faults.into_iter().map(|fault| fault.problem(&spec.listener)));
+            tell(&spec.listener, ended, &mut declarer);
         }
         if problems.is_empty() {
             self.state().shared_on = live.number;
         }
-        problems
+        (problems, may_pass)
     }
 
     /// Declares what one listener needs, after a connection was lost or a queue went missing. Nothing in verify mode.

@@ -48,7 +48,7 @@ async fn try_to(shared: &Arc<Shared>, live: &Live, inbox: &str) -> Result<usize,
             continue;
         }
         tags.push(delivery.delivery_tag);
-        parcels.push(rerouted(inbox, delivery.properties, delivery.data)?);
+        parcels.push(rerouted(inbox, delivery.properties, delivery.data));
     }
     let mut brought = 0;
     for (tag, answered) in tags.into_iter().zip(shared.publisher.send(parcels).await) {

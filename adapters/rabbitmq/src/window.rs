@@ -28,28 +28,20 @@ impl Window {
         }
     }
 
-    /// Settles tags: `true` acknowledges, `false` gives back. Appends the frames, and answers for each whether it was
-    /// still unsettled: a second settlement would be a protocol error that closes the channel.
+    /// The frames for settlements that were marked since the last call: `true` acknowledges, `false` gives back.
     ///
     /// Acknowledgements are joined only below the lowest unsettled tag, so that none covers a delivery that is not
     /// settled.
-    pub(crate) fn settle(&mut self, verdicts: &[(u64, bool)], frames: &mut Vec<Frame>) -> Vec<bool> {
-        let fresh: Vec<bool> = verdicts.iter().map(|(tag, _)| self.mark(*tag)).collect();
+    pub(crate) fn frames(&mut self, marked: &[(u64, bool)]) -> Vec<Frame> {
         while self.settled.front() == Some(&true) {
             self.settled.pop_front();
             self.base += 1;
         }
-        let each = || verdicts.iter().zip(&fresh).filter(|(_, fresh)| **fresh);
         // First, so that no acknowledgement of many reaches over them.
-        frames.extend(
-            each()
-                .filter(|((_, ack), _)| !ack)
-                .map(|((tag, _), _)| Frame::Requeue { tag: *tag }),
-        );
-        let mut acks: Vec<u64> = each()
-            .filter(|((_, ack), _)| *ack)
-            .map(|((tag, _), _)| *tag)
-            .collect();
+        let back = marked.iter().filter(|(_, ack)| !ack);
+        let mut frames: Vec<Frame> = back.map(|(tag, _)| Frame::Requeue { tag: *tag }).collect();
+        let acks = marked.iter().filter(|(_, ack)| *ack);
+        let mut acks: Vec<u64> = acks.map(|(tag, _)| *tag).collect();
         acks.sort_unstable();
         let joined = acks.partition_point(|tag| *tag < self.base);
         if let Some(tag) = joined.checked_sub(1).and_then(|last| acks.get(last)) {
@@ -62,10 +54,12 @@ impl Window {
             tag: *tag,
             multiple: false,
         }));
-        fresh
+        frames
     }
 
-    fn mark(&mut self, tag: u64) -> bool {
+    /// Marks a tag as settled; false if it was already: a second settlement would be a protocol error that closes the
+    /// channel. What is marked must be in the next call for frames.
+    pub(crate) fn mark(&mut self, tag: u64) -> bool {
         let Some(place) = tag.checked_sub(self.base).and_then(|n| usize::try_from(n).ok()) else {
             return false;
         };
@@ -86,31 +80,27 @@ mod tests {
         Frame::Ack { tag, multiple }
     }
 
+    fn settle(window: &mut Window, verdicts: &[(u64, bool)]) -> Vec<Frame> {
+        assert!(verdicts.iter().all(|(tag, _)| window.mark(*tag)));
+        window.frames(verdicts)
+    }
+
     #[test]
     fn a_contiguous_prefix_is_one_frame() {
         let mut window = Window::new();
-        let mut frames = Vec::new();
-        window.settle(&[(2, true), (1, true), (3, true), (5, true)], &mut frames);
+        let frames = settle(&mut window, &[(2, true), (1, true), (3, true), (5, true)]);
         assert_eq!(frames, [ack(3, true), ack(5, false)]);
-        frames.clear();
-        window.settle(&[(4, true)], &mut frames);
-        assert_eq!(frames, [ack(4, false)]);
-        frames.clear();
-        window.settle(&[(7, true), (6, false)], &mut frames);
+        assert_eq!(settle(&mut window, &[(4, true)]), [ack(4, false)]);
+        let frames = settle(&mut window, &[(7, true), (6, false)]);
         assert_eq!(frames, [Frame::Requeue { tag: 6 }, ack(7, false)]);
     }
 
     #[test]
-    fn a_second_settlement_sends_nothing() {
+    fn a_second_settlement_is_told() {
         let mut window = Window::new();
-        let mut frames = Vec::new();
-        assert_eq!(
-            window.settle(&[(1, true), (1, true), (0, true)], &mut frames),
-            [true, false, false]
-        );
-        frames.clear();
-        assert_eq!(window.settle(&[(1, false)], &mut frames), [false]);
-        assert!(frames.is_empty());
+        assert!(window.mark(1) && !window.mark(1) && !window.mark(0));
+        assert_eq!(window.frames(&[(1, true)]), [ack(1, false)]);
+        assert!(!window.mark(1));
     }
 
     /// A broker's side of it: every frame must name an outstanding tag, and nothing unsettled may be acknowledged.
@@ -133,9 +123,7 @@ mod tests {
                     let tag = left.swap_remove(next(left.len() as u64) as usize);
                     batch.push((tag, next(4) > 0));
                 }
-                let mut frames = Vec::new();
-                assert!(window.settle(&batch, &mut frames).iter().all(|fresh| *fresh));
-                for frame in frames {
+                for frame in settle(&mut window, &batch) {
                     match frame {
                         Frame::Requeue { tag } => {
                             assert!(outstanding.remove(&tag) && batch.contains(&(tag, false)));

@@ -15,9 +15,7 @@ pub struct OwnBroker {
 impl OwnBroker {
     /// Starts one on free ports, and waits until it answers.
     pub fn start() -> Self {
-        // Held together, so that they differ.
-        let sockets = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = sockets.map(|socket| socket.local_addr().expect("its address").port());
+        let ports = free_ports();
         let state = std::env::temp_dir().join(super::unique("postrider-rabbitmq"));
         let own = Self {
             settings: vec![
@@ -77,6 +75,21 @@ impl OwnBroker {
         );
         text
     }
+}
+
+/// Below the range that the system gives to outgoing connections: while the broker is down, a client that tries to reach
+/// it would otherwise be given its port one day, and connect to itself.
+fn free_ports() -> [u16; 3] {
+    let start = std::process::id() as u16 % 8_000;
+    let mut free = (0..8_000u16)
+        .map(|n| 21_000 + (start + n * 3) % 8_000)
+        .filter_map(|port| {
+            // Held together, so that they differ.
+            Some((port, TcpListener::bind(("127.0.0.1", port)).ok()?))
+        });
+    let mut next = || free.next().expect("a free port");
+    let sockets = [next(), next(), next()];
+    sockets.map(|(port, _)| port)
 }
 
 impl Drop for OwnBroker {
