@@ -1,0 +1,1 @@
+//! Programs without Postrider read and write the same messages: see `tests/`.
