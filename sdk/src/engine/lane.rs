@@ -18,8 +18,17 @@ const SHARED_CHUNK: usize = 16;
 
 /// The whole loop of a lane for a listener that takes one message at a time.
 pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
-    let most = if work.options.concurrency == 1 { usize::MAX } else { SHARED_CHUNK };
-    let mut lane = Lane { work: &work, queue: &work.queues[queue], chunk: VecDeque::new(), verdicts: Verdicts::default() };
+    let most = if work.options.concurrency == 1 {
+        usize::MAX
+    } else {
+        SHARED_CHUNK
+    };
+    let mut lane = Lane {
+        work: &work,
+        queue: &work.queues[queue],
+        chunk: VecDeque::new(),
+        verdicts: Verdicts::default(),
+    };
     loop {
         lane.queue.pop_chunk(most, &mut lane.chunk).await;
         if lane.chunk.is_empty() {
@@ -74,7 +83,12 @@ impl Lane<'_> {
     }
 
     async fn call<L: Single>(&mut self, cx: &Context) -> Outcome {
-        let Work { options, cut_off, middleware, .. } = &**self.work;
+        let Work {
+            options,
+            cut_off,
+            middleware,
+            ..
+        } = &**self.work;
         let ended = if middleware.is_empty() {
             guarded(L::call(cx), options.timeout, cut_off, || self.wait()).await
         } else {
@@ -200,8 +214,15 @@ fn hold(work: &Work, queue: &Queue, item: Item, wait: Duration) {
     if work.settles.is_revoked(token.lane) {
         // Whoever has the lane now gets it again: it must not be handled here too.
         work.settles.done(&[token]);
-    } else if let Some(item) = queue.hold(Item { attempt: item.attempt + 1, ..item }, wait) {
-        work.settles.push(item.delivery.token, What::Released, Verdict::Release);
+    } else if let Some(item) = queue.hold(
+        Item {
+            attempt: item.attempt + 1,
+            ..item
+        },
+        wait,
+    ) {
+        work.settles
+            .push(item.delivery.token, What::Released, Verdict::Release);
     }
 }
 

@@ -14,7 +14,6 @@ use crate::contract::{
 };
 use crate::middleware::{Tally, What};
 
-
 /// What is tried again when it could not be settled waits between these.
 const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
@@ -232,7 +231,11 @@ async fn settle(work: &Work, settler: &dyn Settler) {
         verdicts.batch.clear();
         let mut reason = None;
         let mut tally = Tally::default();
-        for ((answer, what), token) in answers.drain(..).zip(verdicts.whats.drain(..)).zip(tokens.drain(..)) {
+        for ((answer, what), token) in answers
+            .drain(..)
+            .zip(verdicts.whats.drain(..))
+            .zip(tokens.drain(..))
+        {
             match answer {
                 Settled::Failed(settlement, error) => {
                     failed.push((settlement, what));

@@ -174,10 +174,14 @@ impl Settles {
 
 impl Inner {
     fn unsettled_in(&mut self, lane: u32) -> &mut usize {
-        let at = self.lanes.iter().rposition(|(other, _)| *other == lane).unwrap_or_else(|| {
-            self.lanes.push((lane, 0));
-            self.lanes.len() - 1
-        });
+        let at = self
+            .lanes
+            .iter()
+            .rposition(|(other, _)| *other == lane)
+            .unwrap_or_else(|| {
+                self.lanes.push((lane, 0));
+                self.lanes.len() - 1
+            });
         &mut self.lanes[at].1
     }
 }

@@ -47,7 +47,13 @@ impl StateMap {
 
 impl Context {
     pub(crate) fn new(delivery: Delivery, attempt: u32, scope: Arc<Scope>) -> Self {
-        Self { delivery, attempt, acker: None, scope, extensions: Mutex::default() }
+        Self {
+            delivery,
+            attempt,
+            acker: None,
+            scope,
+            extensions: Mutex::default(),
+        }
     }
 
     /// The message as it came.

@@ -42,10 +42,16 @@ pub(crate) async fn guarded<T>(
     let failed = |reason, text| Err(Outcome::Failed(HandlerError::with_reason(reason, text)));
     match ended {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(panic)) => failed(Reason::Panic, format!("the handler panicked: {}", panic_text(&*panic))),
+        Ok(Err(panic)) => failed(
+            Reason::Panic,
+            format!("the handler panicked: {}", panic_text(&*panic)),
+        ),
         Err(limit) => {
             let limit = humantime::format_duration(limit);
-            failed(Reason::Timeout, format!("the handler ran past its timeout of {limit}"))
+            failed(
+                Reason::Timeout,
+                format!("the handler ran past its timeout of {limit}"),
+            )
         }
     }
 }
