@@ -17,7 +17,7 @@ use crate::settings::Settings;
 use crate::tls;
 
 /// How long the short commands may take: acknowledgements, scripts, questions.
-pub(crate) const COMMAND: Duration = Duration::from_secs(10);
+pub(crate) const COMMAND: Duration = Duration::from_secs(5);
 
 /// A connection of its own, with what the server calls it.
 pub(crate) struct Dedicated {

@@ -12,7 +12,7 @@ use crate::fields::bytes;
 use crate::keys;
 use crate::link::COMMAND;
 use crate::scripts::Name;
-use crate::topics::check;
+use crate::topics::{check, is_called_dead_letters};
 
 /// A key that a listener needs.
 struct Need {
@@ -96,7 +96,7 @@ impl Redis {
     async fn find_dead_letter_topics(&self, all: &[Spec], mode: Topology) -> Result<(), Error> {
         let mut mark = redis::pipe();
         for topic in all.iter().filter_map(|spec| spec.dead_letter.as_ref()) {
-            if !topic.ends_with(".dlq") && mode == Topology::Declare {
+            if !is_called_dead_letters(topic) && mode == Topology::Declare {
                 mark.cmd("SET").arg(keys::dead_letters(topic)).arg(1);
             }
             self.topics.mark_dead_letters(topic);

@@ -62,7 +62,7 @@ impl Topics {
         }
         let found = Arc::new(Topic {
             key: keys::topic(topic),
-            dead_letters: AtomicBool::new(topic.ends_with(".dlq")),
+            dead_letters: AtomicBool::new(is_called_dead_letters(topic)),
             refused: check(topic).err(),
             sequence: AtomicU64::new(0),
         });
@@ -96,11 +96,16 @@ impl Topics {
 /// Whether a topic may be called so: other names could be those of our own keys.
 pub(crate) fn check(topic: &str) -> Result<(), Error> {
     names::check_topic(topic)?;
-    if names::is_reserved(topic) && !topic.ends_with(".dlq") {
+    if names::is_reserved(topic) && !is_called_dead_letters(topic) {
         return Err(Error::new(
             ErrorKind::Config,
             format!("topic {topic:?} ends in a reserved suffix: give it another name"),
         ));
     }
     Ok(())
+}
+
+/// Whether it holds dead letters by its name.
+pub(crate) fn is_called_dead_letters(topic: &str) -> bool {
+    topic.strip_suffix(".dlq").is_some()
 }

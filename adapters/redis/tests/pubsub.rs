@@ -233,56 +233,6 @@ async fn broadcast_gives_every_instance_a_copy() {
     }
 }
 
-/// Cuts the channel's connection off, as the server does when a subscriber is too slow.
-async fn cut_off_subscribers() {
-    let mut raw = raw().await;
-    let _: redis::Value = redis::cmd("CLIENT")
-        .arg("KILL")
-        .arg("TYPE")
-        .arg("pubsub")
-        .query_async(&mut raw)
-        .await
-        .unwrap();
-}
-
-#[tokio::test]
-async fn what_is_missed_is_counted() {
-    let topic = unique("missed");
-    let (broker, publisher) = (
-        connect(&pub_sub_url(), "a").await,
-        connect(&pub_sub_url(), "p").await,
-    );
-    let mut open = open(&broker, spec(&topic, "g")).await;
-    publish(&publisher, &topic, ["first".into()]).await;
-    let got = open.receive(1).await.remove(0);
-    open.ack(&got).await;
-    let mut missed = 0;
-    while missed == 0 {
-        cut_off_subscribers().await;
-        for n in 0..50 {
-            let outgoing = Outgoing::to_topic(topic.clone(), Message::new(n.to_string()));
-            let receipt = publisher.publish(vec![outgoing]).await.remove(0).unwrap();
-            missed += u64::from(!receipt.received);
-        }
-        open.ready().await;
-    }
-    publish(&publisher, &topic, ["last".into()]).await;
-    let until = Instant::now() + Duration::from_secs(10);
-    let mut texts = Vec::new();
-    while open.gaps.iter().flatten().sum::<u64>() < missed && Instant::now() < until {
-        let mut got = Vec::new();
-        open.event(10, &mut got).await;
-        texts.extend(got.iter().map(text));
-    }
-    assert_eq!(open.gaps.iter().flatten().sum::<u64>(), missed, "{:?}", open.gaps);
-    assert!(
-        open.news.iter().any(|news| news.starts_with("Degraded")),
-        "{:?}",
-        open.news
-    );
-    assert!(texts.contains(&"last".to_owned()));
-}
-
 #[tokio::test]
 async fn what_another_instance_received_is_not_missed() {
     let topic = unique("claimed");
@@ -317,7 +267,7 @@ async fn what_another_instance_received_is_not_missed() {
     frame.extend(b"8");
     raw.publish::<_, _, ()>(&*topic, frame).await.unwrap();
     assert_eq!(texts(&second.receive(1).await), ["8"]);
-    sleep(Duration::from_millis(2_000)).await;
+    sleep(Duration::from_secs(2)).await;
     first.subscription.receiver.pause(false).await;
     let gap = loop {
         if let Event::Gap { lost } = first.event(0, &mut Vec::new()).await {

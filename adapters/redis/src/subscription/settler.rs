@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use futures_util::future::{join, join_all};
 use postrider_contract::{Error, Outgoing, Settled, Settlement, Settler, Token, Verdict};
 use redis::Value;
+use tokio::time::Instant;
 
-use crate::failure::from_server;
+use crate::failure::{Failure, from_server};
 use crate::link::{COMMAND, Link};
 use crate::mover::Mover;
 use crate::publish::Publisher;
@@ -170,7 +171,7 @@ impl TableSettler {
                 commands.cmd("XDEL").arg(key).arg(&ids);
             }
         }
-        match self.link.pipeline(&commands, COMMAND).await {
+        match self.patiently(&commands).await {
             Err(failure) => items
                 .into_iter()
                 .map(|item| failed(item, failure.error.clone()))
@@ -184,6 +185,20 @@ impl TableSettler {
                     },
                 )
                 .collect(),
+        }
+    }
+}
+
+impl TableSettler {
+    /// An acknowledgement may be sent any number of times: a connection that breaks under it is made again first.
+    async fn patiently(&self, commands: &redis::Pipeline) -> Result<Vec<Value>, Failure> {
+        let until = Instant::now() + COMMAND;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.link.pipeline(commands, left).await {
+                Err(failure) if failure.broken && Instant::now() < until => {}
+                answered => return answered,
+            }
         }
     }
 }

@@ -1,0 +1,442 @@
+//! What happens when the server is gone, full, frozen or refuses: each on a server of its own.
+
+mod common;
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use common::own::Own;
+use common::*;
+use postrider_conformance::{Harness, async_trait};
+use postrider_contract::{Error, ErrorKind, Event, Guarantee, Message, Outgoing, Settled, Verdict, names};
+use tokio::time::{Instant, sleep};
+
+struct Restarted(Mutex<Own>);
+
+#[async_trait]
+impl Harness for Restarted {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    async fn connect(
+        &self,
+        application: &str,
+    ) -> Result<std::sync::Arc<dyn postrider_contract::Broker>, Error> {
+        let url = self.0.lock().unwrap().streams("?lease=5s");
+        try_connect_as(&url, application, &unique("instance")).await
+    }
+
+    async fn restart(&self) -> bool {
+        let mut own = self.0.lock().unwrap();
+        own.kill();
+        own.up();
+        true
+    }
+}
+
+postrider_conformance::some_cases!(Restarted(Mutex::new(Own::start(&[]))); lifecycle: broker_restart);
+
+#[tokio::test]
+async fn what_is_waiting_survives_the_server_being_killed() {
+    let mut own = Own::start(&[]);
+    let topic = unique("killed");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, ["retried".into(), "held".into()]).await;
+    let got = open.receive(2).await;
+    let due = SystemTime::now() + Duration::from_millis(1_500);
+    open.emit(
+        &got[0],
+        Outgoing::to_inbox(topic.clone(), "g", got[0].message.clone()).not_before(due),
+    )
+    .await;
+    own.kill();
+    // Nothing is told twice, however often it is tried.
+    sleep(Duration::from_secs(1)).await;
+    own.up();
+    let again = open.receive(1).await.remove(0);
+    assert_eq!(text(&again), "retried");
+    assert!(SystemTime::now() >= due);
+    // An acknowledgement after the connection was made again still counts: what is held here stays held here.
+    open.ack(&got[1]).await;
+    open.ack(&again).await;
+    let status = broker.status(&[spec(&topic, "g")]).await.unwrap()[0];
+    assert_eq!(
+        (status.waiting, status.unsettled, status.retrying),
+        (Some(0), Some(0), Some(0))
+    );
+    let degraded = open
+        .news
+        .iter()
+        .filter(|news| news.starts_with("Degraded"))
+        .count();
+    let ready = open.news.iter().filter(|news| *news == "Ready").count();
+    assert_eq!((degraded, ready), (1, 2), "{:?}", open.news);
+    broker.close(SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn publishing_waits_for_the_server_and_says_what_it_knows() {
+    let mut own = Own::start(&[]);
+    let topic = unique("down");
+    let broker = connect(&own.streams("?publish_timeout=1s"), "a").await;
+    publish(&broker, &topic, ["x".into()]).await;
+    let one = || vec![Outgoing::to_topic(topic.clone(), Message::new("y"))];
+    own.pause();
+    let begun = Instant::now();
+    let error = broker.publish(one()).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    own.resume();
+    publish(&broker, &topic, ["z".into()]).await;
+    own.kill();
+    let kinds = [
+        broker.publish(one()).await.remove(0),
+        broker.publish(one()).await.remove(0),
+    ]
+    .map(|answer| answer.unwrap_err().kind());
+    assert_eq!(kinds[1], ErrorKind::Unavailable, "{kinds:?}");
+    assert!(kinds[0].is_retryable());
+    // One that waits gets through as soon as it can.
+    let patient = connect_later(&own, &topic).await;
+    own.up();
+    patient.await.unwrap();
+}
+
+/// A publish that begins while the server is down.
+async fn connect_later(own: &Own, topic: &std::sync::Arc<str>) -> tokio::task::JoinHandle<()> {
+    let (url, topic) = (own.streams("?connect_timeout=20s"), topic.clone());
+    let task = tokio::spawn(async move {
+        let broker = connect(&url, "patient").await;
+        publish(&broker, &topic, ["late".into()]).await;
+    });
+    sleep(Duration::from_millis(500)).await;
+    assert!(!task.is_finished());
+    task
+}
+
+#[tokio::test]
+async fn a_frozen_server_is_noticed_and_left() {
+    let own = Own::start(&[]);
+    let topic = unique("frozen");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    own.pause();
+    let begun = Instant::now();
+    assert!(matches!(open.event(1, &mut Vec::new()).await, Event::Degraded(error) if error.is_retryable()));
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    own.resume();
+    open.ready().await;
+    publish(&broker, &topic, ["x".into()]).await;
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+#[tokio::test]
+async fn unreachable_is_told_after_the_timeout() {
+    let begun = Instant::now();
+    let error = try_connect("redis://127.0.0.1:1?connect_timeout=500ms", "a")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_refused_at_once() {
+    let own = Own::start(&["--requirepass", "s3cret"]);
+    for (credentials, scheme) in [
+        (":wr0ng@", "redis"),
+        ("", "redis"),
+        ("nobody:s3cret@", "redis"),
+        (":wr0ng@", "redis+pubsub"),
+    ] {
+        let begun = Instant::now();
+        let error = try_connect(&own.url(scheme, credentials, ""), "a")
+            .await
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{credentials}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+        assert!(!format!("{error} {error:?}").contains("wr0ng"));
+    }
+    for scheme in ["redis", "redis+pubsub"] {
+        let broker = connect(&own.url(scheme, ":s3cret@", ""), "a").await;
+        let topic = unique("secret");
+        let mut open = open(&broker, spec(&topic, "g")).await;
+        publish(&broker, &topic, ["x".into()]).await;
+        assert_eq!(texts(&open.receive(1).await), ["x"]);
+    }
+    let own = Own::start(&[]);
+    let error = try_connect(&own.url("redis", ":p@", ""), "a")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let error = try_connect(&own.streams("/99"), "a").await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+}
+
+#[tokio::test]
+async fn revoked_credentials_end_the_subscription() {
+    for scheme in ["redis", "redis+pubsub"] {
+        let own = Own::start(&[]);
+        own.tell("ACL SETUSER app on >pw ~* &* +@all").await;
+        let broker = connect(&own.url(scheme, "app:pw@", ""), "a").await;
+        let topic = unique("revoked");
+        let mut open = open(&broker, spec(&topic, "g")).await;
+        own.tell("ACL DELUSER app").await;
+        let error = loop {
+            let next = tokio::time::timeout(SOON, open.subscription.receiver.next(1, &mut Vec::new())).await;
+            match next.expect("it goes on for ever") {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        // The first one may still have gone out over the connection that was cut.
+        let one = || vec![Outgoing::to_topic(topic.clone(), Message::new("x"))];
+        let answers = [
+            broker.publish(one()).await.remove(0),
+            broker.publish(one()).await.remove(0),
+        ];
+        assert_eq!(
+            answers[1].as_ref().unwrap_err().kind(),
+            ErrorKind::Denied,
+            "{answers:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_full_server_takes_nothing_and_loses_nothing() {
+    let own = Own::start(&["--maxmemory-policy", "noeviction"]);
+    let topic = unique("full");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, ["x".into()]).await;
+    let got = open.receive(1).await.remove(0);
+    own.tell("CONFIG SET maxmemory 1").await;
+    let answer = broker
+        .publish(vec![Outgoing::to_topic(topic.clone(), Message::new("y"))])
+        .await
+        .remove(0);
+    let error = answer.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    // The retry copy cannot be kept, so the original is not acknowledged.
+    let later = SystemTime::now() + Duration::from_millis(100);
+    let retry = Outgoing::to_inbox(topic.clone(), "g", got.message.clone()).not_before(later);
+    let dead = Outgoing::to_topic(names::dead_letter_topic(&topic, "g"), got.message.clone());
+    for emit in [retry.clone(), dead] {
+        let settled = open.settle(&got, Verdict::Ack { emit: vec![emit] }).await;
+        assert!(
+            matches!(&settled, Settled::Failed(_, error) if error.kind() == ErrorKind::Unavailable),
+            "{settled:?}"
+        );
+    }
+    assert_eq!(
+        broker.status(&[spec(&topic, "g")]).await.unwrap()[0].unsettled,
+        Some(1)
+    );
+    own.tell("CONFIG SET maxmemory 0").await;
+    open.emit(&got, retry).await;
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+#[tokio::test]
+async fn pub_sub_keeps_what_it_received_until_a_full_server_takes_it() {
+    let own = Own::start(&["--maxmemory-policy", "noeviction"]);
+    let topic = unique("full");
+    let broker = connect(&own.pub_sub(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    own.tell("CONFIG SET maxmemory 1").await;
+    let mut raw = own.raw().await;
+    // A publish is refused as well when it is full, unless nothing has to be kept for it.
+    let published: Result<i64, _> = redis::cmd("PUBLISH")
+        .arg(&*topic)
+        .arg("x")
+        .query_async(&mut raw)
+        .await;
+    sleep(Duration::from_millis(500)).await;
+    own.tell("CONFIG SET maxmemory 0").await;
+    if published.is_ok() {
+        assert_eq!(texts(&open.receive(1).await), ["x"]);
+    }
+}
+
+#[tokio::test]
+async fn a_demoted_primary_is_waited_out() {
+    let own = Own::start(&["--replica-serve-stale-data", "yes"]);
+    let topic = unique("demoted");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    own.tell("REPLICAOF 127.0.0.1 1").await;
+    let publishing = {
+        let (broker, topic) = (broker.clone(), topic.clone());
+        tokio::spawn(async move { publish(&broker, &topic, ["x".into()]).await })
+    };
+    sleep(Duration::from_millis(700)).await;
+    assert!(!publishing.is_finished());
+    own.tell("REPLICAOF NO ONE").await;
+    publishing.await.unwrap();
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+#[tokio::test]
+async fn guarantees_are_what_the_server_keeps() {
+    let says = |guarantee: &Guarantee, what: &str| match guarantee {
+        Guarantee::AtMostOnce(why) => assert!(why.contains(what), "{why}"),
+        Guarantee::AtLeastOnce => panic!("at least once: {what}"),
+    };
+    let own = Own::start(&["--appendonly", "no"]);
+    says(
+        &connect(&own.streams(""), "a").await.capabilities().guarantee,
+        "appendonly yes",
+    );
+    let broker = connect(&own.streams("?assume_durable=true"), "a").await;
+    assert_eq!(broker.capabilities().guarantee, Guarantee::AtLeastOnce);
+    let own = Own::start(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    says(
+        &connect(&own.streams(""), "a").await.capabilities().guarantee,
+        "noeviction",
+    );
+    own.tell("CONFIG SET maxmemory-policy noeviction").await;
+    assert_eq!(
+        connect(&own.streams(""), "a").await.capabilities().guarantee,
+        Guarantee::AtLeastOnce
+    );
+    // Where CONFIG is not allowed, INFO tells; where neither is, nothing is assumed.
+    own.tell("ACL SETUSER shy on >pw ~* &* +@all -config").await;
+    let broker = connect(&own.url("redis", "shy:pw@", ""), "a").await;
+    assert_eq!(broker.capabilities().guarantee, Guarantee::AtLeastOnce);
+    own.tell("ACL SETUSER shy -info").await;
+    says(
+        &connect(&own.url("redis", "shy:pw@", ""), "a")
+            .await
+            .capabilities()
+            .guarantee,
+        "assume_durable",
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_is_refused() {
+    let own = Own::start(&["--cluster-enabled", "yes"]);
+    let error = try_connect(&own.streams(""), "a").await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+}
+
+#[tokio::test]
+async fn no_room_for_clients_is_not_a_wrong_password() {
+    let own = Own::start(&["--requirepass", "pw"]);
+    let mut only = raw_at(&own.url("redis", ":pw@", "")).await;
+    let mut limit = redis::cmd("CONFIG");
+    limit
+        .arg("SET")
+        .arg("maxclients")
+        .arg(1)
+        .exec_async(&mut only)
+        .await
+        .unwrap();
+    let error = try_connect(&own.url("redis", ":pw@", "?connect_timeout=500ms"), "a")
+        .await
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+}
+
+#[tokio::test]
+async fn flushed_scripts_are_loaded_again() {
+    let own = Own::start(&[]);
+    let topic = unique("scripts");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, ["x".into()]).await;
+    let got = open.receive(1).await.remove(0);
+    own.tell("SCRIPT FLUSH").await;
+    open.emit(&got, Outgoing::to_inbox(topic.clone(), "g", got.message.clone()))
+        .await;
+    let again = open.receive(1).await.remove(0);
+    own.tell("SCRIPT FLUSH").await;
+    open.ack(&again).await;
+}
+
+#[tokio::test]
+async fn replicas_are_waited_for() {
+    let own = Own::start(&[]);
+    let topic = unique("replicas");
+    let broker = connect(&own.streams("?wait_replicas=1"), "a").await;
+    let one = || vec![Outgoing::to_topic(topic.clone(), Message::new("x"))];
+    let error = broker.publish(one()).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unconfirmed);
+    assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+    let replica = Own::start(&[]);
+    replica.tell(&format!("REPLICAOF 127.0.0.1 {}", own.port)).await;
+    let until = Instant::now() + SOON;
+    while let Err(error) = broker.publish(one()).await.remove(0) {
+        assert!(Instant::now() < until, "{error}");
+    }
+    // Of several hosts, the one that takes writes is used.
+    let url = format!("redis://127.0.0.1:{},127.0.0.1:{}", replica.port, own.port);
+    let broker = connect(&url, "b").await;
+    publish(&broker, &topic, ["y".into()]).await;
+}
+
+#[tokio::test]
+async fn what_pub_sub_misses_is_counted() {
+    let own = Own::start(&[]);
+    let topic = unique("missed");
+    let (broker, publisher) = (
+        connect(&own.pub_sub(""), "a").await,
+        connect(&own.pub_sub(""), "p").await,
+    );
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&publisher, &topic, ["first".into()]).await;
+    let got = open.receive(1).await.remove(0);
+    open.ack(&got).await;
+    let mut missed = 0;
+    while missed == 0 {
+        // As the server does when a subscriber is too slow.
+        own.tell("CLIENT KILL TYPE pubsub").await;
+        for n in 0..50 {
+            let outgoing = Outgoing::to_topic(topic.clone(), Message::new(n.to_string()));
+            let receipt = publisher.publish(vec![outgoing]).await.remove(0).unwrap();
+            missed += u64::from(!receipt.received);
+        }
+        open.ready().await;
+    }
+    publish(&publisher, &topic, ["last".into()]).await;
+    let until = Instant::now() + Duration::from_secs(10);
+    let mut texts = Vec::new();
+    while open.gaps.iter().flatten().sum::<u64>() < missed && Instant::now() < until {
+        let mut got = Vec::new();
+        open.event(10, &mut got).await;
+        texts.extend(got.iter().map(text));
+    }
+    assert_eq!(open.gaps.iter().flatten().sum::<u64>(), missed, "{:?}", open.gaps);
+    assert!(
+        open.news.iter().any(|news| news.starts_with("Degraded")),
+        "{:?}",
+        open.news
+    );
+    assert!(texts.contains(&"last".to_owned()));
+}
+
+#[tokio::test]
+async fn pub_sub_comes_back_after_a_restart() {
+    let mut own = Own::start(&[]);
+    let topic = unique("restart");
+    let broker = connect(&own.pub_sub(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, ["held".into()]).await;
+    let held = open.receive(1).await.remove(0);
+    own.kill();
+    own.up();
+    open.ready().await;
+    open.ack(&held).await;
+    publish(&broker, &topic, ["x".into()]).await;
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
