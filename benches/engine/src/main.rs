@@ -27,7 +27,12 @@ async fn plain(sample: Sample) {
     std::hint::black_box((sample.id, sample.quantity));
 }
 
-#[listener(topic = "bench", prefetch = 256, retry(attempts = 5, backoff = "200ms..30s"), timeout = "10s")]
+#[listener(
+    topic = "bench",
+    prefetch = 256,
+    retry(attempts = 5, backoff = "200ms..30s"),
+    timeout = "10s"
+)]
 async fn full(sample: Sample) -> Result<(), HandlerError> {
     std::hint::black_box((sample.id, sample.quantity));
     Ok(())
@@ -86,9 +91,20 @@ fn listeners(scenario: &str) -> Vec<Registration> {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let scenario = arguments.next().expect("a scenario");
-    let messages: u64 = arguments.next().and_then(|count| count.parse().ok()).expect("a number of messages");
-    let workers = if scenario == "four" || scenario == "ordered" { 2 } else { 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();
+    let messages: u64 = arguments
+        .next()
+        .and_then(|count| count.parse().ok())
+        .expect("a number of messages");
+    let workers = if scenario == "four" || scenario == "ordered" {
+        2
+    } else {
+        1
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(run(&scenario, messages));
 }
 
@@ -114,21 +130,31 @@ async fn run(scenario: &str, messages: u64) {
     running.resume(&name);
     handled(&running, messages).await;
     let elapsed = begin.elapsed();
-    eprintln!("{scenario}: {messages} in {elapsed:?}, {:.0}/s", messages as f64 / elapsed.as_secs_f64());
+    eprintln!(
+        "{scenario}: {messages} in {elapsed:?}, {:.0}/s",
+        messages as f64 / elapsed.as_secs_f64()
+    );
     std::process::exit(0);
 }
 
 /// Publishes past the publisher, messages that share one payload: what is freed while consuming is then not the
 /// publisher's.
 async fn fill(messages: u64) {
-    let client = Client { application: "bench".into(), instance: "filler".into() };
-    let broker = postrider_memory::connect(&URL.parse().unwrap(), client).await.unwrap();
+    let client = Client {
+        application: "bench".into(),
+        instance: "filler".into(),
+    };
+    let broker = postrider_memory::connect(&URL.parse().unwrap(), client)
+        .await
+        .unwrap();
     let payload = Bytes::from_static(br#"{"id":1234567,"quantity":3}"#);
     let keys: Vec<Bytes> = (0..100).map(|key: u32| Bytes::from(key.to_string())).collect();
     for begin in (0..messages).step_by(1000) {
         let message = |n: u64| Message::new(payload.clone()).with_key(keys[n as usize % keys.len()].clone());
         let end = messages.min(begin + 1000);
-        let batch = (begin..end).map(|n| Outgoing::to_topic(TOPIC.clone(), message(n))).collect();
+        let batch = (begin..end)
+            .map(|n| Outgoing::to_topic(TOPIC.clone(), message(n)))
+            .collect();
         for answer in broker.publish(batch).await {
             answer.unwrap();
         }

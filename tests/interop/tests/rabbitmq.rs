@@ -3,7 +3,7 @@
 mod common;
 
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 async fn channel(url: &str) -> (Connection, Channel) {
@@ -93,11 +93,11 @@ async fn what_a_publisher_wrote_is_plain() {
     assert_eq!(found.data, format!(r#"{{"mark":"{mark}"}}"#).into_bytes());
     let properties = &found.properties;
     assert_eq!(
-        properties.content_type().as_ref().map(|it| it.as_str()),
+        properties.content_type().as_ref().map(ShortString::as_str),
         Some("application/json")
     );
     assert_eq!(
-        properties.correlation_id().as_ref().map(|it| it.as_str()),
+        properties.correlation_id().as_ref().map(ShortString::as_str),
         Some("c-1")
     );
     assert!(properties.timestamp().is_some());

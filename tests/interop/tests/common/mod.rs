@@ -8,10 +8,10 @@ use tokio::sync::mpsc;
 
 /// What a handler saw of one message.
 #[derive(Debug, PartialEq)]
-pub struct Saw {
-    pub order: serde_json::Value,
-    pub headers: Vec<(String, String)>,
-    pub key: Option<String>,
+pub(crate) struct Saw {
+    pub(crate) order: serde_json::Value,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) key: Option<String>,
 }
 
 #[listener(topic = "interop.in")]
@@ -36,14 +36,14 @@ async fn tell(
 }
 
 /// The broker's URL.
-pub fn url(variable: &str) -> String {
+pub(crate) fn url(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| {
         panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
     })
 }
 
 /// A listener on `interop.in` in a group of its own.
-pub async fn listen(url: &str) -> (Running, mpsc::Receiver<Saw>) {
+pub(crate) async fn listen(url: &str) -> (Running, mpsc::Receiver<Saw>) {
     let (sender, receiver) = mpsc::channel(10);
     let name = format!("interop-{}", uuid::Uuid::now_v7().simple());
     let app = App::new(url)
@@ -57,7 +57,7 @@ pub async fn listen(url: &str) -> (Running, mpsc::Receiver<Saw>) {
 }
 
 /// The next message that carries this mark: others may use the topic at the same time.
-pub async fn marked(receiver: &mut mpsc::Receiver<Saw>, mark: &str) -> Saw {
+pub(crate) async fn marked(receiver: &mut mpsc::Receiver<Saw>, mark: &str) -> Saw {
     let find = async {
         loop {
             let saw = receiver.recv().await.expect("the listener goes on");
@@ -72,12 +72,12 @@ pub async fn marked(receiver: &mut mpsc::Receiver<Saw>, mark: &str) -> Saw {
 }
 
 /// What nobody else writes.
-pub fn mark() -> String {
+pub(crate) fn mark() -> String {
     uuid::Uuid::now_v7().to_string()
 }
 
 /// What every broker's native form of this must show.
-pub async fn publish(running: &Running, mark: &str) {
+pub(crate) async fn publish(running: &Running, mark: &str) {
     let publisher = running.publisher();
     let draft = publisher
         .topic("interop.out")
