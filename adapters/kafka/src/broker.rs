@@ -245,6 +245,9 @@ impl Chores {
             tokio::select! {
                 _ = ticks.tick() => {
                     let _ = self.inspector.ask(|inspector| { inspector.serve(); Ok(()) }).await;
+                    for group in self.running() {
+                        group.move_stragglers(&self.outbox).await;
+                    }
                     if let Err(error) = self.delete_finished(&mut deleted).await {
                         tracing::debug!(%error, "finished retries could not be deleted");
                     }

@@ -53,7 +53,7 @@ impl Planner<'_> {
         let declared_before = match &retry {
             Some(retry) => match self.outbox.topics.find(retry).await {
                 Ok(found) => found.is_some(),
-                Err(error) => return note(error.to_string(), TRY_AGAIN.to_owned()),
+                Err(error) => return note(error.to_string(), help_for(&error)),
             },
             None => false,
         };

@@ -130,6 +130,13 @@ impl<T> Tracker<T> {
         self.entries.len()
     }
 
+    /// Everything unsettled, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (i64, &T)> {
+        self.entries
+            .iter()
+            .filter_map(|entry| Some((entry.offset, entry.kept.as_ref()?)))
+    }
+
     fn find(&self, offset: i64) -> Option<usize> {
         let first = self.entries.front()?.offset;
         // Most partitions have no gaps: then the place is known.

@@ -1,6 +1,5 @@
 //! The consumer's own thread: polls always, so that membership never depends on how slow handlers are.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -36,8 +35,8 @@ struct Fetched {
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<Member>>,
-    /// By Kafka's topic: its route and the lanes of its partitions.
-    lanes: HashMap<String, (Arc<Route>, Vec<Option<usize>>)>,
+    /// The topic and the retry topic, with the lanes of their partitions.
+    lanes: Vec<(Arc<Route>, Vec<Option<usize>>)>,
     arena: Arena,
     batch: Vec<Fetched>,
 }
@@ -45,10 +44,7 @@ pub(crate) struct Fetcher {
 impl Fetcher {
     pub(crate) fn new(shared: Arc<Shared>, consumer: Arc<BaseConsumer<Member>>) -> Self {
         let routes = &consumer.context().routes;
-        let lanes = routes
-            .all()
-            .map(|route| (route.name.clone(), (route.clone(), Vec::new())))
-            .collect();
+        let lanes = routes.all().map(|route| (route.clone(), Vec::new())).collect();
         Self {
             shared,
             lanes,
@@ -77,6 +73,7 @@ impl Fetcher {
             return None;
         }
         let due = state.release_due(SystemTime::now());
+        shared.wake(&mut state);
         state = Self::make_room(&shared, state);
         let mut choked = false;
         let prefetch = state.prefetch;
@@ -141,7 +138,8 @@ impl Fetcher {
     }
 
     fn take(&mut self, record: &BorrowedMessage<'_>) {
-        let Some((route, lanes)) = self.lanes.get_mut(record.topic()) else {
+        let topic = record.topic();
+        let Some((route, lanes)) = self.lanes.iter_mut().find(|(route, _)| route.name == topic) else {
             return;
         };
         let partition = record.partition();
@@ -199,7 +197,7 @@ impl Fetcher {
         for fetched in self.batch.drain(..) {
             state.accept(fetched.lane, fetched.offset, fetched.inbound, now);
         }
-        self.shared.wake(&state);
+        self.shared.wake(&mut state);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use postrider_contract::{Delivery, Message, Origin, Position, Token, return_path};
 
@@ -28,8 +29,8 @@ pub(crate) struct Item {
 /// Where an unsettled message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// On the return path and not due.
-    Delayed,
+    /// On the return path, and not due before this time.
+    Delayed(SystemTime),
     /// To be delivered.
     Waiting,
     /// With the runtime.
@@ -140,6 +141,12 @@ impl Lane {
             epoch: self.epoch.wrapping_add(1),
             ..Self::new(self.route.clone(), self.partition)
         };
+    }
+
+    /// One of the delayed messages, of this size, is due or gone.
+    pub(crate) fn is_no_longer_delayed(&mut self, size: usize) {
+        self.delayed.0 = self.delayed.0.saturating_sub(1);
+        self.delayed.1 = self.delayed.1.saturating_sub(size);
     }
 
     /// An offset was received for the first time.

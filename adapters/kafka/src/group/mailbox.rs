@@ -26,6 +26,8 @@ pub(crate) struct Mailbox {
     pub(crate) paused: bool,
     /// Fetching is stopped because the queue is long.
     pub(crate) choked: bool,
+    /// Something was queued, and the receiver not yet woken: once for a batch is enough.
+    pub(crate) fuller: bool,
     /// Wakes the receiver.
     pub(crate) news: Arc<Notify>,
 }
@@ -47,7 +49,7 @@ impl Mailbox {
     pub(crate) fn push(&mut self, place: Place, size: usize) {
         self.queue.push_back(place);
         self.size += size;
-        self.news.notify_one();
+        self.fuller = true;
     }
 
     /// Puts what was delivered before the rest; among what came back before it, by its offset.
@@ -56,7 +58,7 @@ impl Mailbox {
         let at = self.queue.iter().take_while(earlier).count();
         self.queue.insert(at, place);
         self.size += size;
-        self.news.notify_one();
+        self.fuller = true;
     }
 
     /// Takes out everything of a lane; what of it was queued had this size.

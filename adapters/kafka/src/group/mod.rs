@@ -1,6 +1,7 @@
 //! One consumer for each topic and group of this process, and the listeners that share it.
 
 mod commit;
+mod delay;
 mod fetch;
 mod lane;
 mod mailbox;
@@ -8,16 +9,19 @@ mod member;
 mod routes;
 mod state;
 mod subscription;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_contract::{Error, ErrorKind, Sharing, Spec, Subscription};
+use postrider_contract::{Error, ErrorKind, Outgoing, Sharing, Spec, Subscription};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::{Notify, watch};
 
 use self::commit::{Which, commit};
+use self::delay::Straggler;
 use self::fetch::Fetcher;
 use self::member::Member;
 use self::routes::Routes;
@@ -30,6 +34,8 @@ use crate::outbox::Outbox;
 /// A running consumer.
 pub(crate) struct Group {
     name: String,
+    /// The topic and the group whose inbox it reads.
+    inbox: (Arc<str>, Arc<str>),
     shared: Arc<Shared>,
     left: watch::Receiver<bool>,
     ephemeral: bool,
@@ -80,6 +86,7 @@ impl Group {
             .map(|mailbox| subscription(&shared, mailbox, outbox))
             .collect();
         let group = Self {
+            inbox: (spec.topic().clone(), spec.group.clone()),
             ephemeral: spec.sharing == Sharing::Broadcast,
             name,
             shared,
@@ -114,6 +121,29 @@ impl Group {
         let mut left = self.left.clone();
         // An error: its thread is gone.
         let _ = left.wait_for(|left| *left).await;
+    }
+
+    /// Sends retries again, unchanged, that are due long after the thousands that came behind them: the position they keep
+    /// back moves on.
+    pub(crate) async fn move_stragglers(&self, outbox: &Outbox) {
+        let stragglers = self.shared.lock().stragglers();
+        if stragglers.is_empty() {
+            return;
+        }
+        let (topic, group) = &self.inbox;
+        let again = |straggler: &Straggler| {
+            let copy = straggler.message.clone();
+            Outgoing::to_inbox(topic.clone(), group.clone(), copy).not_before(straggler.due)
+        };
+        let copies: Vec<Outgoing> = stragglers.iter().map(again).collect();
+        let sent = outbox.send(copies.iter().collect()).await;
+        let mut state = self.shared.lock();
+        for (straggler, sent) in stragglers.iter().zip(sent) {
+            if sent.is_ok() {
+                state.overtake(straggler);
+            }
+        }
+        self.shared.wake(&mut state);
     }
 
     /// How far the return path is done and committed: topic, partition, offset.

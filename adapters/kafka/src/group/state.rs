@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use postrider_contract::{Delivery, Error, Event, Token};
 
@@ -15,7 +15,7 @@ use crate::record::Inbound;
 use crate::tracker::Received;
 
 /// How many entries a partition's tracker may hold before fetching waits for the first of them.
-const LONGEST_SPAN: usize = 16 * 1024;
+pub(super) const LONGEST_SPAN: usize = 16 * 1024;
 /// How many messages of a partition of the return path are read ahead.
 const LONGEST_DELAYED: usize = 2000;
 
@@ -55,8 +55,13 @@ impl Shared {
         lock(&self.state)
     }
 
-    /// Wakes the threads that what was just done is of interest to.
-    pub(crate) fn wake(&self, state: &State) {
+    /// Wakes whoever what was just done is of interest to.
+    pub(crate) fn wake(&self, state: &mut State) {
+        for mailbox in &mut state.boxes {
+            if std::mem::take(&mut mailbox.fuller) {
+                mailbox.news.notify_one();
+            }
+        }
         if state.flow_waits {
             self.flow.notify_all();
         }
@@ -217,11 +222,7 @@ impl State {
             return;
         }
         let due = inbound.not_before.filter(|&due| due > now);
-        let stage = if due.is_some() {
-            Stage::Delayed
-        } else {
-            Stage::Waiting
-        };
+        let stage = due.map_or(Stage::Waiting, Stage::Delayed);
         if lane.tracker.is_behind(offset) {
             tracing::warn!(
                 topic = lane.route.name,
@@ -269,7 +270,7 @@ impl State {
     }
 
     /// Puts a waiting item in line.
-    fn queue(&mut self, id: usize, offset: i64) {
+    pub(super) fn queue(&mut self, id: usize, offset: i64) {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
@@ -282,36 +283,6 @@ impl State {
         } else if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
             mailbox.push((id as u32, lane.epoch, offset), size);
         }
-    }
-
-    /// Puts what has become due in line; answers how long until the next is.
-    pub(crate) fn release_due(&mut self, now: SystemTime) -> Option<Duration> {
-        let mut next: Option<Duration> = None;
-        for index in 0..self.boxes.len() {
-            while let Some(&Reverse((due, (id, epoch, offset)))) =
-                self.boxes.get(index).and_then(|mailbox| mailbox.delayed.peek())
-            {
-                if due > now {
-                    let wait = due.duration_since(now).unwrap_or_default();
-                    next = Some(next.map_or(wait, |next| next.min(wait)));
-                    break;
-                }
-                if let Some(mailbox) = self.boxes.get_mut(index) {
-                    mailbox.delayed.pop();
-                }
-                let id = id as usize;
-                let Some(lane) = self.lanes.get_mut(id).filter(|lane| lane.epoch == epoch) else {
-                    continue;
-                };
-                if let Some(item) = lane.tracker.get_mut(offset) {
-                    item.stage = Stage::Waiting;
-                    lane.delayed.0 = lane.delayed.0.saturating_sub(1);
-                    lane.delayed.1 = lane.delayed.1.saturating_sub(item.size());
-                    self.queue(id, offset);
-                }
-            }
-        }
-        next
     }
 
     /// Hands out up to `max` deliveries of a mailbox.

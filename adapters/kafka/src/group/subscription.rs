@@ -38,7 +38,7 @@ impl Receiver for Inlet {
                 }
                 let before = into.len();
                 state.give(self.mailbox, max, into);
-                self.shared.wake(&state);
+                self.shared.wake(&mut state);
                 if into.len() > before {
                     return Ok(Event::Deliveries);
                 }
@@ -94,7 +94,7 @@ impl Settler for Outlet {
                     set(out, place, Settled::Stale);
                 }
             }
-            self.shared.wake(&state);
+            self.shared.wake(&mut state);
         }
         debug_assert!(out.len() >= first);
         if !copying.is_empty() {
@@ -114,7 +114,7 @@ impl Settler for Outlet {
                 lane.tenure = Tenure::Released;
             }
         }
-        self.shared.wake(&state);
+        self.shared.wake(&mut state);
     }
 }
 
@@ -145,7 +145,7 @@ impl Outlet {
                 *answer = settled;
             }
         }
-        self.shared.wake(&state);
+        self.shared.wake(&mut state);
     }
 }
 

@@ -1,0 +1,211 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use postrider_contract::{Delivery, Message, Token};
+
+use super::lane::FirstDelivery;
+use super::routes::Route;
+use super::state::{LONGEST_SPAN, Shared, State};
+use crate::progress::Progress;
+use crate::record::Inbound;
+
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+fn route(return_path: bool) -> Arc<Route> {
+    Arc::new(Route {
+        name: if return_path { "t.g.retry" } else { "t" }.to_owned(),
+        topic: "t".into(),
+        return_path,
+        boxes: 1,
+    })
+}
+
+fn assigned(return_path: bool, start: i64, before: Progress) -> Shared {
+    let shared = Shared::new(1, 1 << 20);
+    shared.lock().assign(&route(return_path), 0, Some(start), before);
+    shared
+}
+
+fn accept(state: &mut State, offset: i64, delay: Option<u64>) {
+    let inbound = Inbound {
+        message: Message::new(offset.to_string()),
+        not_before: delay.map(|seconds| NOW + Duration::from_secs(seconds)),
+    };
+    state.accept(0, offset, inbound, NOW);
+}
+
+fn give(state: &mut State, max: usize) -> Vec<Delivery> {
+    let mut into = Vec::new();
+    state.give(0, max, &mut into);
+    into
+}
+
+fn offsets(deliveries: &[Delivery]) -> Vec<u64> {
+    deliveries
+        .iter()
+        .map(|delivery| delivery.position.offset)
+        .collect()
+}
+
+fn committed(state: &State) -> (i64, Progress) {
+    state.lanes[0].progress(false).unwrap()
+}
+
+#[test]
+fn tokens_of_an_old_assignment_are_stale() {
+    let shared = assigned(false, 0, Progress::default());
+    let mut state = shared.lock();
+    (0..3).for_each(|offset| accept(&mut state, offset, None));
+    let old = give(&mut state, 2);
+    state.unassign(0);
+    assert!(!state.acknowledge(old[0].token));
+    assert!(give(&mut state, 9).is_empty(), "what waited is gone");
+    state.assign(&route(false), 0, Some(0), Progress::default());
+    (0..3).for_each(|offset| accept(&mut state, offset, None));
+    let new = give(&mut state, 9);
+    assert!(
+        !state.acknowledge(old[0].token),
+        "although the same message is out again"
+    );
+    assert_eq!(committed(&state).0, 0);
+    assert!(state.acknowledge(new[0].token));
+    assert!(!state.acknowledge(new[0].token), "settled once");
+    assert_eq!(committed(&state).0, 1);
+    let nowhere = Token {
+        lane: 7,
+        ..new[1].token
+    };
+    assert!(!state.acknowledge(nowhere));
+}
+
+#[test]
+fn what_comes_back_keeps_its_place() {
+    let shared = assigned(false, 0, Progress::default());
+    let mut state = shared.lock();
+    (0..5).for_each(|offset| accept(&mut state, offset, None));
+    let given = give(&mut state, 3);
+    // One by one and out of order.
+    for which in [1, 0, 2] {
+        assert_eq!(state.put_back(&[given[which].token]), [true]);
+    }
+    assert_eq!(state.put_back(&[given[0].token]), [false]);
+    let again = give(&mut state, 9);
+    assert_eq!(offsets(&again), [0, 1, 2, 3, 4]);
+    assert!(
+        !state.acknowledge(given[0].token),
+        "its old token is no longer good"
+    );
+    assert_eq!(again[0].redeliveries, Some(0));
+    assert_eq!(state.boxes[0].size, 0);
+}
+
+#[test]
+fn delayed_ones_come_when_they_are_due() {
+    let shared = assigned(true, 0, Progress::default());
+    let mut state = shared.lock();
+    for (offset, delay) in [(0, Some(30)), (1, Some(10)), (2, None), (3, Some(20))] {
+        accept(&mut state, offset, delay);
+    }
+    assert_eq!(offsets(&give(&mut state, 9)), [2]);
+    assert_eq!(
+        state.release_due(NOW + Duration::from_millis(9_999)),
+        Some(Duration::from_millis(1))
+    );
+    assert!(give(&mut state, 9).is_empty());
+    state.release_due(NOW + Duration::from_secs(20));
+    assert_eq!(offsets(&give(&mut state, 9)), [1, 3]);
+    assert_eq!(state.lanes[0].delayed.0, 1);
+    assert_eq!(state.release_due(NOW + Duration::from_secs(30)), None);
+    assert_eq!(offsets(&give(&mut state, 9)), [0]);
+    assert_eq!(state.lanes[0].delayed, (0, 0));
+}
+
+#[test]
+fn a_straggler_is_overtaken() {
+    let shared = assigned(true, 0, Progress::default());
+    let mut state = shared.lock();
+    accept(&mut state, 0, Some(86_400));
+    for offset in 1..=LONGEST_SPAN as i64 / 2 {
+        accept(&mut state, offset, None);
+        let given = give(&mut state, 9);
+        assert!(state.acknowledge(given[0].token));
+    }
+    assert_eq!(committed(&state).0, 0);
+    let stragglers = state.stragglers();
+    assert_eq!(stragglers.len(), 1);
+    assert_eq!(stragglers[0].due, NOW + Duration::from_secs(86_400));
+    state.overtake(&stragglers[0]);
+    state.overtake(&stragglers[0]);
+    assert_eq!(committed(&state).0, LONGEST_SPAN as i64 / 2 + 1);
+    assert!(state.stragglers().is_empty());
+    assert_eq!(state.release_due(NOW + Duration::from_secs(90_000)), None);
+    assert!(give(&mut state, 9).is_empty());
+}
+
+/// The process ends while the first message is handled, again and again.
+#[test]
+fn starts_without_a_verdict_are_counted() {
+    let mut left = Progress::default();
+    for life in 0..5 {
+        let shared = assigned(false, 0, left.clone());
+        let mut state = shared.lock();
+        if life > 0 {
+            assert_eq!(state.lanes[0].first_delivery, FirstDelivery::ToBeMarked);
+        }
+        (0..3).for_each(|offset| accept(&mut state, offset, None));
+        let given = give(&mut state, 9);
+        assert_eq!(given[0].redeliveries, Some(life));
+        if life < 3 {
+            assert_eq!(offsets(&given), [0, 1, 2]);
+            assert_eq!(given[1].redeliveries, Some(0));
+        } else {
+            assert_eq!(
+                offsets(&given),
+                [0],
+                "one at a time, so that the right one is counted"
+            );
+        }
+        // Committed while it was handled; then nothing more.
+        let (position, progress) = committed(&state);
+        left = Progress::decode(&progress.encode(position), position);
+    }
+    // It is dead-lettered; the others go on, and nothing is held against them.
+    let shared = assigned(false, 0, left);
+    let mut state = shared.lock();
+    (0..3).for_each(|offset| accept(&mut state, offset, None));
+    let given = give(&mut state, 9);
+    assert!(state.acknowledge(given[0].token));
+    let rest = give(&mut state, 9);
+    assert_eq!(offsets(&rest), [1, 2]);
+    assert_eq!(committed(&state).1.starts, 0);
+    // A goodbye with nothing begun leaves nothing behind.
+    state.put_back(&[rest[0].token, rest[1].token]);
+    let (_, goodbye) = state.lanes[0].progress(true).unwrap();
+    assert_eq!(goodbye.starts_so_far(), 0);
+    assert!(!goodbye.open);
+}
+
+/// An idle partition whose consumer is killed now and then has nothing to count.
+#[test]
+fn idle_lives_are_not_starts() {
+    let mut left = Progress::default();
+    for _ in 0..30 {
+        let shared = assigned(false, 0, left.clone());
+        let (position, progress) = committed(&shared.lock());
+        left = Progress::decode(&progress.encode(position), position);
+    }
+    assert_eq!(left.starts_so_far(), 0);
+}
+
+#[test]
+fn a_partition_that_goes_back_begins_again() {
+    let shared = assigned(false, 100, Progress::default());
+    let mut state = shared.lock();
+    accept(&mut state, 100, None);
+    let old = give(&mut state, 1);
+    // Deleted and made again: offsets start over.
+    accept(&mut state, 0, None);
+    assert!(!state.acknowledge(old[0].token));
+    assert_eq!(offsets(&give(&mut state, 9)), [0]);
+    assert_eq!(committed(&state).0, 0);
+}
