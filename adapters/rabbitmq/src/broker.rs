@@ -18,6 +18,7 @@ use crate::link::Link;
 use crate::options::Settings;
 use crate::outgoing::parcel;
 use crate::publisher::Publisher;
+use crate::quarantine::{PACE, Quarantine};
 use crate::receiver::RabbitReceiver;
 use crate::settler::RabbitSettler;
 use crate::status::Depths;
@@ -40,6 +41,7 @@ impl RabbitBroker {
         let settings = Settings::read(url, client)?;
         let intake = Link::new(settings.clone(), "receive");
         intake.first().await?;
+        let lookout = Link::paced(settings.clone(), "look", PACE);
         let outlet = Link::new(settings.clone(), "publish");
         let topology = Arc::new(Topology::new(settings.layout.clone()));
         let publisher = Publisher::start(&settings, &outlet, &topology);
@@ -61,9 +63,11 @@ impl RabbitBroker {
                 settings,
                 topology,
                 intake,
+                lookout,
                 outlet,
                 publisher,
                 closed: watch::Sender::new(false),
+                quarantine: Quarantine::default(),
                 subscribed: Mutex::default(),
             }),
             depths: Depths::default(),
@@ -147,9 +151,7 @@ impl Broker for RabbitBroker {
         self.shared.closed.send_replace(true);
         let closing = async {
             self.shared.publisher.finish(deadline).await;
-            self.shared.outlet.close().await;
-            self.shared.flush();
-            self.shared.intake.close().await;
+            self.shared.disconnect().await;
         };
         let _ = timeout(deadline.max(Duration::from_millis(100)), closing).await;
         Ok(())

@@ -56,7 +56,7 @@ impl RabbitDeadLetters {
     /// Reads on to the end of the stream. AMQP tells neither its length nor its last offset (the count of a declaration is
     /// a metric, seconds old), so an end mark is written and read up to: what was there before it has been read then.
     async fn read_on(&mut self) -> Result<(), Error> {
-        let live = self.shared.intake.get().await?;
+        let live = self.shared.lookout.get().await?;
         if !self.exists(&live).await? {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl RabbitDeadLetters {
             .into_iter()
             .find_map(Result::err)
             .map_or(Ok(()), Err)?;
-        let mut reader = StreamReader::open(&live, &self.stream, self.index.next()).await?;
+        let mut reader = StreamReader::open(&self.shared.lookout, &self.stream, self.index.next()).await?;
         loop {
             let entry = reader.next().await?;
             if self.index.add(&self.owner, &entry) == Read::End(end.clone()) {
@@ -113,14 +113,16 @@ impl RabbitDeadLetters {
     /// The messages at these offsets, in their order; one that has expired is left out.
     async fn fetch(&self, offsets: &[u64]) -> Result<BTreeMap<u64, Message>, Error> {
         let mut found = BTreeMap::new();
-        let live = self.shared.intake.get().await?;
         let mut reader: Option<(StreamReader, u64)> = None;
         for &wanted in offsets {
             if reader
                 .as_ref()
                 .is_none_or(|(_, at)| wanted.saturating_sub(*at) > GAP)
             {
-                reader = Some((StreamReader::open(&live, &self.stream, wanted).await?, wanted));
+                reader = Some((
+                    StreamReader::open(&self.shared.lookout, &self.stream, wanted).await?,
+                    wanted,
+                ));
             }
             let Some((reader, at)) = &mut reader else { continue };
             while *at <= wanted {

@@ -14,6 +14,7 @@ use crate::declare::answer;
 use crate::fault;
 use crate::link::Live;
 use crate::properties::short;
+use crate::quarantine;
 use crate::subscription::Subscribed;
 use crate::unrouted;
 
@@ -28,6 +29,8 @@ const GOOD: Duration = Duration::from_secs(5);
 pub(crate) enum News {
     /// Deliveries come by this consumer now.
     Open(Flow),
+    /// Another consumer on the same channel takes over.
+    More(Consumer),
     /// Nothing flows; it is being mended.
     Degraded(Error),
     /// It cannot be mended.
@@ -41,13 +44,22 @@ pub(crate) struct Flow {
     /// `None` while it is paused and everything fetched has come.
     pub(crate) consumer: Option<Consumer>,
     pub(crate) queue: ShortString,
+    /// On a connection apart, one message at a time.
+    pub(crate) alone: bool,
+}
+
+/// The channel of an epoch has ended.
+pub(crate) struct End {
+    pub(crate) epoch: u32,
+    /// By a message that cannot be parsed.
+    pub(crate) unparsable: bool,
 }
 
 /// Runs until this side is closed or nothing helps. `ended` brings the epoch whose consumer has ended.
 pub(crate) async fn keep(
     subscribed: Arc<Subscribed>,
     news: mpsc::UnboundedSender<News>,
-    mut ended: mpsc::UnboundedReceiver<u32>,
+    mut ended: mpsc::UnboundedReceiver<End>,
 ) {
     let shared = subscribed.shared.clone();
     let mut failures = 0u32;
@@ -62,16 +74,23 @@ pub(crate) async fn keep(
                 first = false;
                 let since = Instant::now();
                 let epoch = flow.epoch;
+                let lifting = lift(&subscribed, &flow, &news);
                 if news.send(News::Open(flow)).is_err() {
                     return;
                 }
-                tokio::select! {
+                let end = tokio::select! {
                     () = shared.closing() => return,
-                    over = wait_for_end(&mut ended, epoch) => if !over { return },
-                    () = assure(&subscribed, &live) => {}
-                    () = subscribed.flush_in_time() => {}
-                }
-                failures = if since.elapsed() >= GOOD { 0 } else { failures + 1 };
+                    end = wait_for_end(&mut ended, epoch) => end,
+                    () = assure(&subscribed, &live) => None,
+                    () = subscribed.flush_in_time() => None,
+                    () = lifting => None,
+                };
+                let Some(end) = end else { return };
+                failures = if since.elapsed() >= GOOD || end.unparsable {
+                    0
+                } else {
+                    failures + 1
+                };
             }
             Err(error) => {
                 failures += 1;
@@ -99,14 +118,46 @@ pub(crate) async fn keep(
     }
 }
 
-/// True once this epoch has ended; false when the receiver is gone.
-async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<u32>, epoch: u32) -> bool {
-    while let Some(which) = ended.recv().await {
-        if which == epoch {
-            return true;
+/// How this epoch ended; `None` when the receiver is gone.
+async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<End>, epoch: u32) -> Option<End> {
+    while let Some(end) = ended.recv().await {
+        if end.epoch == epoch {
+            return Some(end);
         }
     }
-    false
+    None
+}
+
+/// Takes a subscription out of quarantine once its connection has proved sound: a consumer with the full prefetch takes
+/// over on the same channel, so nothing is delivered twice. Never ends.
+fn lift<'a>(
+    subscribed: &'a Subscribed,
+    flow: &Flow,
+    news: &'a mpsc::UnboundedSender<News>,
+) -> impl Future<Output = ()> + use<'a> {
+    let (alone, channel, queue) = (flow.alone, flow.channel.clone(), flow.queue.clone());
+    async move {
+        if alone {
+            sleep(quarantine::SOUND).await;
+            let more = async {
+                answer(channel.basic_qos(prefetch(subscribed), BasicQosOptions::default())).await?;
+                consume(subscribed, &channel, &queue).await
+            };
+            // Where it fails the channel has ended, which the receiver finds.
+            if let Ok(consumer) = more.await {
+                let _ = news.send(News::More(consumer));
+            }
+        }
+        // The channel must not be kept open from here.
+        drop(channel);
+        std::future::pending::<()>().await;
+    }
+}
+
+fn prefetch(subscribed: &Subscribed) -> u16 {
+    u16::try_from(subscribed.spec.in_flight)
+        .unwrap_or(u16::MAX)
+        .max(1)
 }
 
 /// Declares the listener's own part again from time to time. Never ends.
@@ -128,8 +179,15 @@ async fn assure(subscribed: &Subscribed, live: &Live) {
 async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Error> {
     let shared = &subscribed.shared;
     let spec = &subscribed.spec;
-    let live = shared.intake.get().await?;
-    if !first {
+    let alone = shared.quarantine.is_on();
+    let link = if alone {
+        subscribed.apart()
+    } else {
+        shared.intake.clone()
+    };
+    let live = link.get().await?;
+    // Apart, only the same channel is opened again.
+    if !first && !alone {
         shared.topology.again(&live, spec, false).await?;
     }
     if spec.sharing == Sharing::Group && shared.topology.declares() {
@@ -137,7 +195,7 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
     let channel = answer(live.connection.create_channel()).await.map_err(opening)?;
-    let prefetch = u16::try_from(spec.in_flight).unwrap_or(u16::MAX).max(1);
+    let prefetch = if alone { 1 } else { prefetch(subscribed) };
     answer(channel.basic_qos(prefetch, BasicQosOptions::default()))
         .await
         .map_err(opening)?;
@@ -155,6 +213,7 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
         channel,
         consumer: Some(consumer),
         queue,
+        alone,
     };
     Ok((flow, live))
 }

@@ -16,6 +16,7 @@ mod outgoing;
 mod properties;
 mod publish_loop;
 mod publisher;
+mod quarantine;
 mod receiver;
 mod settler;
 mod status;

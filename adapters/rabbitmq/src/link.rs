@@ -4,6 +4,7 @@
 //! memory or disk, so acknowledgements travel on another than publishes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
@@ -23,7 +24,10 @@ const GOOD: Duration = Duration::from_secs(5);
 /// starting may refuse for a moment.
 const REFUSALS: u32 = 3;
 
-/// A live connection and which one in a row it is.
+/// Numbers connections, from 1.
+static NUMBER: AtomicU32 = AtomicU32::new(1);
+
+/// A live connection and its number in this process.
 #[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) connection: Arc<Connection>,
@@ -34,6 +38,7 @@ pub(crate) struct Live {
 pub(crate) struct Link {
     settings: Arc<Settings>,
     purpose: &'static str,
+    backoff: Backoff,
     state: Mutex<State>,
     closed: watch::Sender<bool>,
 }
@@ -51,9 +56,15 @@ struct State {
 
 impl Link {
     pub(crate) fn new(settings: Arc<Settings>, purpose: &'static str) -> Arc<Self> {
+        Self::paced(settings, purpose, Backoff::RECONNECT)
+    }
+
+    /// One that is opened again at another pace.
+    pub(crate) fn paced(settings: Arc<Settings>, purpose: &'static str, backoff: Backoff) -> Arc<Self> {
         Arc::new(Self {
             settings,
             purpose,
+            backoff,
             state: Mutex::default(),
             closed: watch::Sender::new(false),
         })
@@ -105,11 +116,11 @@ impl Link {
             state.failures = if good { 0 } else { state.failures + 1 };
         }
         if state.failures > 0 {
-            sleep_until(Instant::now() + Backoff::RECONNECT.wait(state.failures)).await;
+            sleep_until(Instant::now() + self.backoff.wait(state.failures)).await;
         }
         match self.attempt().await {
             Ok(connection) => {
-                state.number += 1;
+                state.number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 state.since = Some(Instant::now());
                 state.refusals = 0;
                 let live = Live {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 use crate::fault;
-use crate::keeper::{self, Flow, News};
+use crate::keeper::{self, End, Flow, News};
 use crate::ladder::{self, Destination};
 use crate::layout::{INBOX, LADDER};
 use crate::properties;
@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct RabbitReceiver {
     subscribed: Arc<Subscribed>,
     news: mpsc::UnboundedReceiver<News>,
-    ended: mpsc::UnboundedSender<u32>,
+    ended: mpsc::UnboundedSender<End>,
     flow: Option<Flow>,
     /// Consumers from before a pause: what they fetched still comes.
     former: VecDeque<Consumer>,
@@ -71,6 +71,16 @@ impl RabbitReceiver {
                 }
                 Ok(Event::Ready)
             }
+            Some(News::More(consumer)) => {
+                self.stop_fetching();
+                if let Some(flow) = &mut self.flow {
+                    self.former.extend(flow.consumer.replace(consumer));
+                }
+                if self.paused {
+                    self.stop_fetching();
+                }
+                Ok(Event::Ready)
+            }
             Some(News::Degraded(error)) => Ok(Event::Degraded(error)),
             Some(News::Over(error)) => {
                 self.over = Some(error.clone());
@@ -85,7 +95,10 @@ impl RabbitReceiver {
         self.former.clear();
         if let Some(flow) = self.flow.take() {
             self.subscribed.end(flow.epoch);
-            let _ = self.ended.send(flow.epoch);
+            let _ = self.ended.send(End {
+                epoch: flow.epoch,
+                unparsable: self.subscribed.shared.quarantine.note(why),
+            });
         }
         if self.subscribed.shared.is_closed() {
             return Event::Closed;

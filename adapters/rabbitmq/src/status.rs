@@ -9,7 +9,6 @@ use tokio::sync::Mutex;
 
 use crate::dead_index::{DeadIndex, Owner};
 use crate::declare::Declarer;
-use crate::link::Live;
 use crate::stream::StreamReader;
 use crate::subscription::Shared;
 
@@ -35,7 +34,7 @@ impl Depths {
     /// An answer for each: what waits, from the queue itself; dead letters, from the stream, some seconds old. What is
     /// unsettled or in the delay ladder AMQP does not tell by group.
     pub(crate) async fn of(&self, shared: &Arc<Shared>, specs: &[Spec]) -> Result<Vec<Status>, Error> {
-        let live = shared.intake.get().await?;
+        let live = shared.lookout.get().await?;
         let mut looking = Declarer::new(&live, Mode::Verify);
         let mut statuses = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -52,10 +51,7 @@ impl Depths {
                 let stream = shared.topology.layout().stream(topic);
                 status.dead = match looking.look(&stream).await? {
                     None => None,
-                    Some(queue) => {
-                        self.dead(shared, &live, spec, stream, queue.message_count())
-                            .await?
-                    }
+                    Some(queue) => self.dead(shared, spec, stream, queue.message_count()).await?,
                 };
             }
             statuses.push(status);
@@ -66,7 +62,6 @@ impl Depths {
     async fn dead(
         &self,
         shared: &Shared,
-        live: &Live,
         spec: &Spec,
         stream: String,
         count: u32,
@@ -90,7 +85,7 @@ impl Depths {
         if !behind(counted) {
             return Ok(Some(counted.index.open_count()));
         }
-        let mut reader = StreamReader::open(live, &stream, counted.index.next()).await?;
+        let mut reader = StreamReader::open(&shared.lookout, &stream, counted.index.next()).await?;
         for _ in 0..AT_ONCE {
             let Some(entry) = reader.next_within(PATIENCE).await? else {
                 break;

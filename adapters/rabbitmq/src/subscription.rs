@@ -1,7 +1,7 @@
 //! What the two halves of a subscription and the task that keeps it alive have in common.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -15,6 +15,7 @@ use crate::held::{Held, tag};
 use crate::link::Link;
 use crate::options::Settings;
 use crate::publisher::Publisher;
+use crate::quarantine::{self, Quarantine};
 use crate::topology::Topology;
 use crate::window::{Frame, Window};
 
@@ -29,10 +30,13 @@ pub(crate) struct Shared {
     pub(crate) topology: Arc<Topology>,
     /// Receives, and declares: never publishes, so the broker never stops reading from it.
     pub(crate) intake: Arc<Link>,
+    /// Looks at dead letters and depths.
+    pub(crate) lookout: Arc<Link>,
     /// Publishes.
     pub(crate) outlet: Arc<Link>,
     pub(crate) publisher: Publisher,
     pub(crate) closed: watch::Sender<bool>,
+    pub(crate) quarantine: Quarantine,
     /// Every subscription there is.
     pub(crate) subscribed: Mutex<Vec<Weak<Subscribed>>>,
 }
@@ -50,6 +54,21 @@ impl Shared {
             .for_each(|subscribed| subscribed.flush());
     }
 
+    /// Disconnects; what is queued on the connections goes out before.
+    pub(crate) async fn disconnect(&self) {
+        self.outlet.close().await;
+        self.flush();
+        let apart: Vec<Arc<Link>> = {
+            let all = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+            let all = all.iter().filter_map(Weak::upgrade);
+            all.filter_map(|subscribed| subscribed.apart.get().cloned())
+                .collect()
+        };
+        for link in apart.iter().chain([&self.intake, &self.lookout]) {
+            link.close().await;
+        }
+    }
+
     /// Resolves when this side is closed.
     pub(crate) async fn closing(&self) {
         let mut closed = self.closed.subscribe();
@@ -61,6 +80,8 @@ impl Shared {
 pub(crate) struct Subscribed {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spec: Spec,
+    /// A connection of its own, for quarantine.
+    apart: OnceLock<Arc<Link>>,
     /// Something is to be brought again.
     pub(crate) again: Notify,
     /// The first settlement was queued.
@@ -92,6 +113,7 @@ impl Subscribed {
     pub(crate) fn new(shared: Arc<Shared>, spec: Spec) -> Arc<Self> {
         let subscribed = Arc::new(Self {
             together: (spec.in_flight as usize / 4).clamp(1, TOGETHER),
+            apart: OnceLock::new(),
             again: Notify::new(),
             queued: Notify::new(),
             alone: AtomicBool::new(true),
@@ -104,6 +126,12 @@ impl Subscribed {
         all.push(Arc::downgrade(&subscribed));
         drop(all);
         subscribed
+    }
+
+    /// A connection of this subscription's own.
+    pub(crate) fn apart(&self) -> Arc<Link> {
+        let link = || Link::paced(self.shared.settings.clone(), "receive apart", quarantine::PACE);
+        self.apart.get_or_init(link).clone()
     }
 
     /// A new channel takes over; answers its epoch.
