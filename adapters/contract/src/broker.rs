@@ -108,7 +108,7 @@ pub enum Event {
 pub trait Settler: Send + Sync {
     /// Carries out a batch of verdicts, in any order. Drains `batch` and appends one answer for each, in the same order.
     ///
-    /// For [`Verdict::Ack`] with `emit`: everything in it is published and confirmed first; if that fails, the original
+    /// For [`Verdict::Ack`](crate::Verdict::Ack) with `emit`: everything in it is published and confirmed first; if that fails, the original
     /// stays unsettled and the answer is [`Settled::Failed`], which hands the settlement back.
     async fn settle(&self, batch: &mut Vec<Settlement>, out: &mut Vec<Settled>);
 

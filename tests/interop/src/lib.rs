@@ -1,1 +1,49 @@
-//! Programs without Postrider read and write the same messages: see `tests/`.
+//! Services as processes of their own, and programs without Postrider beside them: see `tests/`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider::prelude::*;
+
+/// Work that takes a while.
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "interop.load")]
+pub struct Work {
+    /// Which.
+    pub id: u32,
+    /// How long it takes, in milliseconds.
+    pub millis: u64,
+}
+
+/// Where effects are written to: a line each, by one write, so that whoever reads sees whole ones.
+#[derive(Clone)]
+pub struct Effects(Arc<PathBuf>);
+
+impl Effects {
+    /// In this file.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(Arc::new(path.into()))
+    }
+
+    fn add(&self, effect: &str, id: u32) -> std::io::Result<()> {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&*self.0)?;
+        file.write_all(format!("{effect} {id}\n").as_bytes())
+    }
+}
+
+/// Notes that it begins, works, and notes the effect.
+///
+/// # Errors
+/// The file cannot be written.
+#[listener(topic = "interop.load", concurrency = 8, prefetch = 64)]
+pub async fn work(work: Work, State(effects): State<Effects>) -> Result<(), HandlerError> {
+    effects.add("begin", work.id)?;
+    tokio::time::sleep(Duration::from_millis(work.millis)).await;
+    effects.add("end", work.id)?;
+    Ok(())
+}
