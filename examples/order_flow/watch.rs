@@ -10,8 +10,8 @@ use crate::progress::Progress;
 use crate::shop::Shop;
 use crate::verdict::Verdict;
 
-/// How long nothing at all may happen before it is given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// How long nothing at all may happen before it is given up: a broker that was restarted may take minutes to go on.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 /// For how long nothing may happen before the effects are judged although something is still unsettled.
 const QUIET: Duration = Duration::from_secs(2);
 /// How often the effects are judged while something is still missing.
