@@ -28,7 +28,7 @@ const LISTENER_KEYS: &[&str] = &[
     "timeout",
 ];
 /// The keys of the section `app`.
-const APP_KEYS: &[&str] = &["drain_deadline", "name", "topology"];
+const APP_KEYS: &[&str] = &["drain_deadline", "metrics", "name", "topology"];
 /// The keys of a section `broker.<name>`.
 const BROKER_KEYS: &[&str] = &["url"];
 
@@ -176,6 +176,17 @@ impl Config {
             "drain_deadline",
             DURATION,
             |text| humantime::parse_duration(text).ok(),
+            problems,
+        )
+    }
+
+    /// Whether to count and time through the `metrics` facade.
+    pub(crate) fn metrics(&self, problems: &mut Vec<String>) -> Option<bool> {
+        self.read(
+            "app",
+            "metrics",
+            "true or false",
+            |text| text.parse().ok(),
             problems,
         )
     }

@@ -10,6 +10,7 @@ mod connect;
 mod engine;
 mod listener;
 mod message;
+mod meter;
 mod middleware;
 pub mod prelude;
 mod publisher;
@@ -21,7 +22,8 @@ pub use listener::{
     IntoBatchOutcome, IntoOutcome, IntoReply, Json, Key, MessageId, Outcome, Reason, State, StateMap, Topic,
 };
 pub use message::Message;
-pub use middleware::{Counts, DeadLetter, Middleware, Next};
+pub use meter::Counts;
+pub use middleware::{DeadLetter, Middleware, Next};
 pub use postrider_contract as contract;
 pub use postrider_contract::{Bytes, Error, ErrorKind, Topology, async_trait};
 pub use postrider_macros::{Message, listener};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::contract::{
     Broker, ByteString, Bytes, Error, ErrorKind, Message as RawMessage, Outgoing, Receipt, Value, names,
 };
+use crate::meter::{Sent, TopicMeter};
 use crate::{Message, connect};
 
 /// Sends messages; cheap to clone.
@@ -38,14 +39,22 @@ pub struct Publisher {
     broker: Arc<dyn Broker>,
     /// Sends under way, so that a drain can wait for them.
     pending: TaskTracker,
+    sent: Arc<Sent>,
 }
 
 impl Publisher {
-    pub(crate) fn new(broker: Arc<dyn Broker>) -> Self {
+    /// With `exports`, what it sends is counted through the `metrics` facade.
+    pub(crate) fn new(broker: Arc<dyn Broker>, exports: bool) -> Self {
+        let sent = Arc::new(Sent::new(broker.capabilities().system, exports));
         Self {
             broker,
             pending: TaskTracker::new(),
+            sent,
         }
+    }
+
+    pub(crate) fn sent(&self) -> &Sent {
+        &self.sent
     }
 
     /// A publisher of its own on the broker at `url`.
@@ -54,7 +63,7 @@ impl Publisher {
     /// The URL is wrong, or the broker cannot be reached or refuses.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         let client = connect::client(&connect::default_application());
-        Ok(Self::new(connect::connect(url, client).await?))
+        Ok(Self::new(connect::connect(url, client).await?, true))
     }
 
     /// A publisher of its own on the broker that `BROKER_URL` names.
@@ -117,13 +126,16 @@ impl Publisher {
         for outgoing in &mut batch {
             stamp(&mut outgoing.message);
         }
-        let ids: Vec<ByteString> = batch.iter().map(|outgoing| id_of(&outgoing.message)).collect();
+        let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
+        let about: Vec<_> = batch.iter().map(about).collect();
+        let begin = Instant::now();
         let answers = self.broker.publish(batch).await;
-        answers
-            .into_iter()
-            .zip(ids)
-            .map(|(answer, id)| answer.map_err(|error| error.with_message_id(id)))
-            .collect()
+        self.sent.batch(answers.len(), begin.elapsed());
+        let told = |(answer, (id, meter)): (Result<Receipt, Error>, (ByteString, Arc<TopicMeter>))| {
+            meter.count(&answer);
+            answer.map_err(|error| error.with_message_id(id))
+        };
+        answers.into_iter().zip(about).map(told).collect()
     }
 
     /// Waits until nothing is under way.

@@ -1,6 +1,7 @@
 //! Start-up, checks, supervision, drain.
 
 mod check;
+mod overview;
 mod running;
 mod signals;
 mod table;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::engine::ListenerState;
-pub use running::{ListenerStatus, Running};
+pub use overview::ListenerStatus;
+pub use running::Running;
 
 use crate::config::Config;
 use crate::connect;
@@ -46,6 +48,7 @@ pub struct App {
     registrations: Vec<Registration>,
     topology: Topology,
     drain_deadline: Duration,
+    metrics: bool,
     config: Option<Config>,
     /// A broker that is connected already, instead of the one at `url`.
     connected: Option<Arc<dyn Broker>>,
@@ -93,6 +96,7 @@ impl App {
             registrations: Vec::new(),
             topology: Topology::Declare,
             drain_deadline: DRAIN_DEADLINE,
+            metrics: true,
             config: None,
             connected: None,
         }
@@ -139,6 +143,13 @@ impl App {
     /// 30 that Kubernetes gives a pod.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
         self.drain_deadline = deadline;
+        self
+    }
+
+    /// Whether to count and time through the `metrics` facade, and to ask the brokers for their depths every few seconds:
+    /// true unless told. [`Running::status`] counts in any case.
+    pub fn metrics(mut self, metrics: bool) -> Self {
+        self.metrics = metrics;
         self
     }
 

@@ -7,12 +7,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Planned};
+use super::overview::{ListenerStatus, Overview, Started};
 use super::{App, table};
 use crate::config::Config;
 use crate::contract::{Broker, DeadLetters, Error, ErrorKind, Spec, Status, Subscription};
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
-use crate::middleware::{Counts, Meter, Middleware, Policy};
+use crate::meter::{self, Meter, Subject};
+use crate::middleware::{Middleware, Policy};
 use crate::{Publisher, connect};
 
 /// After the drain's deadline, how long handlers that do not yield are waited for.
@@ -20,42 +22,14 @@ const GRACE: Duration = Duration::from_secs(2);
 
 /// An app whose listeners are running.
 pub struct Running {
-    listeners: Vec<Started>,
-    brokers: BTreeMap<String, Arc<dyn Broker>>,
+    overview: Arc<Overview>,
     publishers: BTreeMap<String, Publisher>,
     tasks: JoinSet<Result<(), Error>>,
+    /// What goes on beside the listeners, and ends with this.
+    beside: JoinSet<()>,
     drain: CancellationToken,
     cut_off: CancellationToken,
     deadline: Duration,
-}
-
-struct Started {
-    broker: String,
-    spec: Spec,
-    health: Arc<Health>,
-    meter: Arc<Meter>,
-}
-
-/// How a listener is and what it has done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListenerStatus {
-    /// Its name.
-    pub name: String,
-    /// Its topic.
-    pub topic: String,
-    /// Its consumer group.
-    pub group: String,
-    /// Its dead-letter topic.
-    pub dead_letter_topic: String,
-    /// The broker it is on, such as `kafka`.
-    pub system: &'static str,
-    /// How it is.
-    pub state: ListenerState,
-    /// The last thing that went wrong with its subscription.
-    pub last_error: Option<String>,
-    /// What it has done since it was started.
-    pub counts: Counts,
 }
 
 pub(super) async fn start(app: App) -> Result<Running, Error> {
@@ -73,6 +47,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         registrations,
         mut topology,
         mut drain_deadline,
+        mut metrics,
         config,
         connected,
     } = app;
@@ -84,6 +59,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         .unwrap_or_else(connect::default_application);
     topology = config.topology(&mut problems).unwrap_or(topology);
     drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
+    metrics = config.metrics(&mut problems).unwrap_or(metrics);
     let planned = check::plan(registrations, &config, &application, &state, &mut problems);
 
     let urls = urls(url, brokers, &config);
@@ -102,34 +78,48 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     }
     refuse(&problems, ErrorKind::Config)?;
 
+    if metrics {
+        meter::describe();
+    }
     let brokers = open_brokers(&urls, connected, &planned, &application).await?;
     match open(&planned, &brokers, topology).await {
         Ok(subscriptions) => {
             if !planned.is_empty() {
                 tracing::info!("{}", table::table(&planned, &brokers));
             }
-            let publishers: BTreeMap<_, _> = brokers
-                .iter()
-                .map(|(name, broker)| (name.clone(), Publisher::new(broker.clone())))
-                .collect();
-            let mut running = Running {
-                listeners: Vec::new(),
-                brokers,
-                publishers,
-                tasks: JoinSet::new(),
-                drain: CancellationToken::new(),
-                cut_off: CancellationToken::new(),
-                deadline: drain_deadline,
+            let publisher = |(name, broker): (&String, &Arc<dyn Broker>)| {
+                (name.clone(), Publisher::new(broker.clone(), metrics))
             };
             let shared = Shared {
                 application: application.into(),
                 state: Arc::new(state),
                 middleware: middleware.into(),
+                publishers: brokers.iter().map(publisher).collect(),
+                drain: CancellationToken::new(),
+                cut_off: CancellationToken::new(),
+                metrics,
             };
+            let mut tasks = JoinSet::new();
+            let mut listeners = Vec::new();
             for (listener, subscription) in planned.into_iter().zip(subscriptions) {
-                running.launch(listener, subscription, &shared);
+                if let Some(broker) = brokers.get(&listener.broker) {
+                    listeners.push(launch(listener, &**broker, subscription, &shared, &mut tasks));
+                }
             }
-            Ok(running)
+            let overview = Arc::new(Overview { listeners, brokers });
+            let mut beside = JoinSet::new();
+            if metrics {
+                beside.spawn(overview.clone().keep_gauges());
+            }
+            Ok(Running {
+                overview,
+                publishers: shared.publishers,
+                tasks,
+                beside,
+                drain: shared.drain,
+                cut_off: shared.cut_off,
+                deadline: drain_deadline,
+            })
         }
         Err(error) => {
             for broker in brokers.values() {
@@ -145,6 +135,10 @@ struct Shared {
     application: Arc<str>,
     state: Arc<StateMap>,
     middleware: Arc<[Arc<dyn Middleware>]>,
+    publishers: BTreeMap<String, Publisher>,
+    drain: CancellationToken,
+    cut_off: CancellationToken,
+    metrics: bool,
 }
 
 /// The URL of every broker by its name; the one in `BROKER_URL` has none.
@@ -236,68 +230,76 @@ fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> {
     }
 }
 
-impl Running {
-    fn launch(&mut self, listener: Planned, subscription: Subscription, shared: &Shared) {
-        let Some(broker) = self.brokers.get(&listener.broker) else {
-            return;
-        };
-        let can = broker.capabilities();
-        let settings = &listener.resolved.settings;
-        let spec = &listener.spec;
-        let meter = Arc::new(Meter::new(can.system, spec.topic(), &spec.group, &spec.listener));
-        let health = Arc::new(Health::new());
-        let lanes = settings.concurrency as usize;
-        let work = Work {
-            scope: Arc::new(Scope {
-                listener: spec.listener.clone(),
-                group: spec.group.clone(),
-                application: shared.application.clone(),
-                state: shared.state.clone(),
-                publisher: self.publishers[&listener.broker].clone(),
-            }),
-            policy: Policy {
-                retry: settings.retry,
-                topic: spec.topic().clone(),
-                group: spec.group.clone(),
-                application: shared.application.clone(),
-                dead_letter: listener.dead_letter(),
-                in_process: listener.in_process(),
-                max_size: settings.max_size,
-                max_delay: can.max_delay,
-            },
-            options: Options {
-                concurrency: lanes,
-                in_flight: listener.in_flight,
-                timeout: settings.timeout,
-                ack: settings.ack,
-                batch: settings.batch,
-                lease: can.lease,
-            },
-            middleware: shared.middleware.clone(),
-            limiter: settings.rate.and_then(engine::limiter),
-            queues: (0..if settings.ordered { lanes } else { 1 })
-                .map(|_| Queue::new(settings.ordered))
-                .collect(),
-            settles: Settles::new(can.lease.is_some()),
-            meter: meter.clone(),
-            health: health.clone(),
-            cut_off: self.cut_off.clone(),
-        };
-        self.tasks.spawn(engine::run(
-            Arc::new(work),
-            subscription,
-            listener.registration.lane,
-            self.drain.clone(),
-        ));
-        let Planned { broker, spec, .. } = listener;
-        self.listeners.push(Started {
-            broker,
-            spec,
-            health,
-            meter,
-        });
+/// Starts one listener.
+fn launch(
+    listener: Planned,
+    broker: &dyn Broker,
+    subscription: Subscription,
+    shared: &Shared,
+    tasks: &mut JoinSet<Result<(), Error>>,
+) -> Started {
+    let can = broker.capabilities();
+    let settings = &listener.resolved.settings;
+    let spec = &listener.spec;
+    let subject = Subject {
+        system: can.system,
+        topic: spec.topic(),
+        group: &spec.group,
+        listener: &spec.listener,
+    };
+    let lanes = settings.concurrency as usize;
+    let work = Arc::new(Work {
+        scope: Arc::new(Scope {
+            listener: spec.listener.clone(),
+            group: spec.group.clone(),
+            application: shared.application.clone(),
+            state: shared.state.clone(),
+            publisher: shared.publishers[&listener.broker].clone(),
+        }),
+        policy: Policy {
+            retry: settings.retry,
+            topic: spec.topic().clone(),
+            group: spec.group.clone(),
+            application: shared.application.clone(),
+            dead_letter: listener.dead_letter(),
+            in_process: listener.in_process(),
+            max_size: settings.max_size,
+            max_delay: can.max_delay,
+        },
+        options: Options {
+            concurrency: lanes,
+            in_flight: listener.in_flight,
+            timeout: settings.timeout,
+            ack: settings.ack,
+            batch: settings.batch,
+            lease: can.lease,
+        },
+        middleware: shared.middleware.clone(),
+        limiter: settings.rate.and_then(engine::limiter),
+        queues: (0..if settings.ordered { lanes } else { 1 })
+            .map(|_| Queue::new(settings.ordered))
+            .collect(),
+        settles: Settles::new(can.lease.is_some()),
+        meter: Meter::new(subject, shared.metrics),
+        health: Health::new(),
+        cut_off: shared.cut_off.clone(),
+    });
+    let lane = listener.registration.lane;
+    tasks.spawn(engine::run(
+        work.clone(),
+        subscription,
+        lane,
+        shared.drain.clone(),
+    ));
+    Started {
+        broker: listener.broker,
+        system: can.system,
+        spec: listener.spec,
+        work,
     }
+}
 
+impl Running {
     /// A publisher on the broker in `BROKER_URL`.
     pub fn publisher(&self) -> Publisher {
         self.publishers[""].clone()
@@ -313,8 +315,8 @@ impl Running {
     /// # Errors
     /// A listener has ended.
     pub async fn ready(&self) -> Result<(), Error> {
-        for listener in &self.listeners {
-            let mut states = listener.health.watch();
+        for listener in &self.overview.listeners {
+            let mut states = listener.work.health.watch();
             let state = states
                 .wait_for(|state| matches!(state, ListenerState::Ready | ListenerState::Stopped(_)))
                 .await;
@@ -329,22 +331,7 @@ impl Running {
 
     /// How every listener is and what it has done.
     pub fn status(&self) -> Vec<ListenerStatus> {
-        let one = |listener: &Started| ListenerStatus {
-            name: listener.spec.listener.to_string(),
-            topic: listener.spec.topic().to_string(),
-            group: listener.spec.group.to_string(),
-            dead_letter_topic: listener
-                .spec
-                .dead_letter
-                .as_deref()
-                .unwrap_or_default()
-                .to_owned(),
-            system: self.brokers[&listener.broker].capabilities().system,
-            state: listener.health.state(),
-            last_error: listener.health.last_error(),
-            counts: listener.meter.counts(),
-        };
-        self.listeners.iter().map(one).collect()
+        self.overview.status()
     }
 
     /// The depths of every listener as its broker knows them, in the order of [`Running::status`].
@@ -352,39 +339,24 @@ impl Running {
     /// # Errors
     /// A broker did not answer.
     pub async fn depths(&self) -> Result<Vec<Status>, Error> {
-        let mut depths = Vec::new();
-        for listener in &self.listeners {
-            let spec = std::slice::from_ref(&listener.spec);
-            depths.extend(self.brokers[&listener.broker].status(spec).await?);
-        }
-        Ok(depths)
+        self.overview.depths().await.into_iter().collect()
     }
 
     /// The dead letters of a listener, asked of its broker; `None` where there is no listener of this name.
     pub fn dead_letters(&self, listener: &str) -> Option<Box<dyn DeadLetters>> {
-        let Started { broker, spec, .. } = self.listener(listener)?;
+        let Started { broker, spec, .. } = self.overview.listener(listener)?;
         let topic = spec.dead_letter.as_deref()?;
-        Some(self.brokers[broker].dead_letters(topic, spec.topic(), &spec.group))
+        Some(self.overview.brokers[broker].dead_letters(topic, spec.topic(), &spec.group))
     }
 
     /// Stops a listener from fetching; what was fetched is handled. False where there is no listener of this name.
     pub fn pause(&self, listener: &str) -> bool {
-        self.listener(listener)
-            .map(|listener| listener.health.pause(true))
-            .is_some()
+        self.overview.pause(listener, true)
     }
 
     /// Lets a paused listener fetch again. False where there is no listener of this name.
     pub fn resume(&self, listener: &str) -> bool {
-        self.listener(listener)
-            .map(|listener| listener.health.pause(false))
-            .is_some()
-    }
-
-    fn listener(&self, name: &str) -> Option<&Started> {
-        self.listeners
-            .iter()
-            .find(|listener| &*listener.spec.listener == name)
+        self.overview.pause(listener, false)
     }
 
     /// Resolves when a listener ends by itself, with the reason. Never, as long as all is well.
@@ -438,8 +410,9 @@ impl Running {
                     "messages were still unconfirmed at the deadline",
                 ));
             }
-            result = result.and(self.brokers[name].close(left).await);
+            result = result.and(self.overview.brokers[name].close(left).await);
         }
+        self.beside.abort_all();
         result
     }
 }

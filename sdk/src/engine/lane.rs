@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::queue::Item;
 use super::settles::Verdicts;
@@ -11,7 +11,8 @@ use crate::contract::{Delivery, Verdict};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
-use crate::middleware::{Decision, Next, What, guarded};
+use crate::meter::{Stopwatch, What};
+use crate::middleware::{Decision, Next, guarded};
 
 /// How many a lane takes at once where others wait for work too.
 const SHARED_CHUNK: usize = 16;
@@ -28,12 +29,15 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         queue: &work.queues[queue],
         chunk: VecDeque::new(),
         verdicts: Verdicts::default(),
+        stopwatch: Stopwatch::new(&work.meter),
+        attempts: 0,
     };
     loop {
         lane.queue.pop_chunk(most, &mut lane.chunk).await;
         if lane.chunk.is_empty() {
             return;
         }
+        lane.stopwatch.start();
         while let Some(item) = lane.chunk.pop_front() {
             lane.handle::<L>(item).await;
         }
@@ -47,6 +51,9 @@ struct Lane<'a> {
     queue: &'a Queue,
     chunk: VecDeque<Item>,
     verdicts: Verdicts,
+    stopwatch: Stopwatch,
+    /// Attempts that came to an outcome and are not counted yet.
+    attempts: u64,
 }
 
 impl Lane<'_> {
@@ -61,12 +68,14 @@ impl Lane<'_> {
             if !admitted_by_rate(work, 1).await {
                 return self.finish(delivery, attempt, Outcome::Release);
             }
+            self.stopwatch.start();
         }
         let mut cx = Context::new(delivery, attempt, work.scope.clone());
         if work.options.ack == AckMode::Manual {
             cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
         }
         let outcome = self.call::<L>(&cx).await;
+        self.stopwatch.ended(&work.meter);
         let Context { delivery, acker, .. } = cx;
         match acker {
             None => self.finish(delivery, attempt, outcome),
@@ -103,14 +112,18 @@ impl Lane<'_> {
     /// Before waiting: others may have what was not started, and no verdict waits with it.
     fn wait(&mut self) {
         self.settle();
+        self.stopwatch.waits(&self.work.meter);
         self.queue.put_back(&mut self.chunk);
     }
 
     fn settle(&mut self) {
+        self.stopwatch.look(&self.work.meter);
+        self.work.meter.attempted(std::mem::take(&mut self.attempts));
         self.work.settles.push_all(&mut self.verdicts);
     }
 
     fn finish(&mut self, delivery: Delivery, attempt: u32, outcome: Outcome) {
+        self.attempts += note(self.work, &delivery, attempt, &outcome);
         match self.work.policy.decide(&delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(delivery.token, what, verdict),
             Decision::Hold(wait) => hold(self.work, self.queue, Item { delivery, attempt }, wait),
@@ -174,7 +187,10 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     }
     let Some(first) = contexts.first() else { return };
     let call = L::call(first, L::Items::from_items(items), contexts.len());
-    let outcomes = match guarded(call, work.options.timeout, &work.cut_off, || ()).await {
+    let begin = Instant::now();
+    let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
+    work.meter.processed_batch(begin.elapsed(), contexts.len());
+    let outcomes = match ended {
         Ok(outcomes) => outcomes,
         Err(Outcome::Failed(error)) => {
             crate::listener::IntoBatchOutcome::into_outcomes(Err::<(), _>(error), contexts.len())
@@ -201,7 +217,16 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
     }
 }
 
+/// Counts what is rare, and says how many attempts this outcome is the end of.
+fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
+    if attempt > 1 || matches!(outcome, Outcome::Failed(_)) {
+        work.meter.troubled(delivery, attempt, outcome);
+    }
+    u64::from(!matches!(outcome, Outcome::Release))
+}
+
 fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
+    work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
         Decision::Hold(wait) => hold(work, queue, Item { delivery, attempt }, wait),
@@ -223,6 +248,8 @@ fn hold(work: &Work, queue: &Queue, item: Item, wait: Duration) {
     ) {
         work.settles
             .push(item.delivery.token, What::Released, Verdict::Release);
+    } else {
+        work.meter.held();
     }
 }
 

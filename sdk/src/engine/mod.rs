@@ -20,7 +20,8 @@ pub(crate) use run::run;
 pub(crate) use settles::Settles;
 
 use crate::listener::{AckMode, Batch, Listener, Many, Rate, Scope, Settings, Single, StateMap};
-use crate::middleware::{Meter, Middleware, Policy};
+use crate::meter::Meter;
+use crate::middleware::{Middleware, Policy};
 
 /// A listener as an app takes it; made by [`listeners!`](crate::listeners).
 pub struct Registration {
@@ -88,8 +89,8 @@ pub(crate) struct Work {
     /// One, or one for each lane where order is kept.
     pub(crate) queues: Vec<Queue>,
     pub(crate) settles: Settles,
-    pub(crate) meter: Arc<Meter>,
-    pub(crate) health: Arc<Health>,
+    pub(crate) meter: Meter,
+    pub(crate) health: Health,
     /// Ends handlers that outlast the drain's deadline.
     pub(crate) cut_off: CancellationToken,
 }

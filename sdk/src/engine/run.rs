@@ -12,7 +12,7 @@ use super::{Lane, ListenerState, Work};
 use crate::contract::{
     Backoff, Delivery, Error, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
 };
-use crate::middleware::{Tally, What};
+use crate::meter::{Tally, TopicMeter, What};
 
 /// What is tried again when it could not be settled waits between these.
 const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
@@ -169,6 +169,9 @@ fn news(work: &Work, event: Event) {
     match event {
         Event::Ready => {
             tracing::info!(%listener, "receiving");
+            if matches!(work.health.state(), ListenerState::Degraded(_)) {
+                work.meter.reconnected();
+            }
             work.health.set(ListenerState::Ready);
         }
         Event::Degraded(error) => {
@@ -200,10 +203,24 @@ fn give_back(work: &Work) {
     }
 }
 
+/// What handlers publish with their acknowledgement, each with the place of that among the verdicts. Not retries and dead
+/// letters: those are counted as such.
+fn publishes(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, usize)>) {
+    for (index, settlement) in verdicts.batch.iter().enumerate() {
+        if let Verdict::Ack { emit } = &settlement.verdict
+            && verdicts.whats[index] == What::Handled
+        {
+            let sent = work.scope.publisher.sent();
+            into.extend(emit.iter().map(|outgoing| (sent.to(&outgoing.to), index)));
+        }
+    }
+}
+
 /// Carries verdicts to the broker, all that have arrived at once, and tries again what it could not carry out.
 async fn settle(work: &Work, settler: &dyn Settler) {
     let (mut verdicts, mut answers) = (Verdicts::default(), Vec::new());
     let (mut tokens, mut done) = (Vec::new(), Vec::new());
+    let mut emitted = Vec::new();
     let mut failed: Vec<(Settlement, What)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
     loop {
@@ -227,8 +244,17 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             continue;
         }
         tokens.extend(verdicts.batch.iter().map(|settlement| settlement.token));
+        publishes(work, &verdicts, &mut emitted);
+        let begin = Instant::now();
         settler.settle(&mut verdicts.batch, &mut answers).await;
+        let took = begin.elapsed();
         verdicts.batch.clear();
+        for (meter, _) in emitted
+            .drain(..)
+            .filter(|&(_, index)| matches!(answers.get(index), Some(Settled::Done)))
+        {
+            meter.confirmed(1);
+        }
         let mut reason = None;
         let mut tally = Tally::default();
         for ((answer, what), token) in answers
@@ -239,6 +265,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             match answer {
                 Settled::Failed(settlement, error) => {
                     failed.push((settlement, what));
+                    tally.failed += 1;
                     reason = Some(error);
                     continue;
                 }
@@ -247,7 +274,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             }
             done.push(token);
         }
-        work.meter.settled(&tally);
+        work.meter.settled(&tally, took);
         work.settles.done(&done);
         done.clear();
         match reason {

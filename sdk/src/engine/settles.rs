@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::contract::{Delivery, Settlement, Token, Verdict};
-use crate::middleware::What;
+use crate::meter::What;
 
 /// Collects verdicts until the settling side takes them all at once.
 pub(crate) struct Settles {

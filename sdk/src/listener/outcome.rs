@@ -77,6 +77,19 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Error,
+        Self::Permanent,
+        Self::Decode,
+        Self::Rejected,
+        Self::TooLarge,
+        Self::Panic,
+        Self::Timeout,
+        Self::Unsettled,
+        Self::CrashLoop,
+    ];
+
     /// The word for headers and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,8 +1,7 @@
-//! What stands around a handler: guard, retry, dead letter, metrics, a file each, plus the user's own.
+//! What stands around a handler: guard, retry, dead letter, a file each, plus the user's own.
 
 mod dead_letter;
 mod guard;
-mod meter;
 mod retry;
 
 use std::future::Future;
@@ -11,8 +10,6 @@ use std::sync::Arc;
 
 pub use dead_letter::DeadLetter;
 pub(crate) use guard::guarded;
-pub use meter::Counts;
-pub(crate) use meter::{Meter, Tally, What};
 pub(crate) use retry::{Decision, Policy};
 
 use crate::contract::async_trait;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::{What, dead_letter};
+use super::dead_letter;
 use crate::contract::{Delivery, Origin, Outgoing, Value, Verdict, names};
 use crate::listener::{HandlerError, Outcome, Reason, Retry};
+use crate::meter::What;
 use crate::publisher::{millis, stamp};
 
 /// Past this many redeliveries without a verdict, a message is dead-lettered: it probably kills the process.
