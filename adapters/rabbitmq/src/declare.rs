@@ -1,9 +1,10 @@
 //! One declaration at a time, in either mode, with faults a person can act on.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind, Queue};
 use postrider_contract::{Error, ErrorKind, Problem, Topology as Mode};
 use tokio::time::timeout;
@@ -110,6 +111,7 @@ impl<'a> Declarer<'a> {
 
     /// A durable queue.
     pub(crate) async fn queue(&mut self, name: &str, arguments: FieldTable) -> Result<(), Fault> {
+        let needed = told(&arguments);
         let declare = |passive| {
             let arguments = arguments.clone();
             move |channel: Channel, name| async move {
@@ -124,7 +126,12 @@ impl<'a> Declarer<'a> {
         if self.mode == Mode::Verify && self.run("queue", name, declare(true)).await?.is_none() {
             return Ok(());
         }
+        let before = self.faults.len();
         self.run("queue", name, declare(false)).await?;
+        if let Some(fault) = self.faults.get_mut(before) {
+            // The broker tells both sides of the first difference alone.
+            let _ = write!(fault.what, " (needed: durable, {needed})");
+        }
         Ok(())
     }
 
@@ -258,6 +265,17 @@ impl<'a> Declarer<'a> {
         self.channel = Some(channel.clone());
         Ok(channel)
     }
+}
+
+/// Arguments as a person writes them.
+fn told(arguments: &FieldTable) -> String {
+    let one = |(name, value): (&ShortString, &AMQPValue)| match value {
+        AMQPValue::LongString(text) => format!("{name}={text}"),
+        AMQPValue::LongLongInt(number) => format!("{name}={number}"),
+        AMQPValue::Boolean(truth) => format!("{name}={truth}"),
+        other => format!("{name}={other:?}"),
+    };
+    arguments.into_iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// Waits for an answer of the broker, within reason.

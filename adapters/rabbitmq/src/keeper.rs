@@ -20,7 +20,7 @@ use crate::unrouted;
 
 /// How often bindings are made sure of: an exchange that was deleted and declared again by a publisher has lost them, and
 /// nothing tells their owner.
-const ASSURE: Duration = Duration::from_secs(30);
+const ASSURE: Duration = Duration::from_secs(10);
 /// A channel that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
 

@@ -72,6 +72,8 @@ pub(crate) struct PublishLoop {
     flying: FuturesUnordered<Flight>,
     flights: Flights,
     last_error: Option<Error>,
+    /// An exchange was found missing.
+    was_missing: bool,
     finishing: Option<oneshot::Sender<()>>,
 }
 
@@ -89,6 +91,7 @@ impl PublishLoop {
             flying: FuturesUnordered::new(),
             flights: Flights::default(),
             last_error: None,
+            was_missing: false,
             finishing: None,
         }
     }
@@ -123,7 +126,10 @@ impl PublishLoop {
                 connected = connected(&mut self.connecting) => {
                     self.connecting = None;
                     match connected {
-                        Ok(session) => self.session = Some(session),
+                        Ok(session) => {
+                            self.session = Some(session);
+                            self.was_missing = false;
+                        }
                         Err(error) => self.unreachable(error),
                     }
                 }
@@ -166,7 +172,7 @@ impl PublishLoop {
         let Some(session) = &self.session else {
             if self.connecting.is_none() {
                 let (link, topology) = (self.link.clone(), self.topology.clone());
-                self.connecting = Some(open_session(link, topology).boxed());
+                self.connecting = Some(open_session(link, topology, self.was_missing).boxed());
             }
             return;
         };
@@ -239,7 +245,10 @@ impl PublishLoop {
     fn note(&mut self, (flight, result): (u64, lapin::Result<Confirmation>)) -> (u64, Fate) {
         let confirmation = match result {
             Ok(confirmation) => confirmation,
-            Err(error) => return (flight, Fate::Lost(error)),
+            Err(error) => {
+                self.was_missing |= fault::reply_code(&error) == Some(fault::NOT_FOUND);
+                return (flight, Fate::Lost(error));
+            }
         };
         let fate = if confirmation.is_nack() {
             Fate::Refused
@@ -406,10 +415,10 @@ async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, lapin::Resu
     (flight, result)
 }
 
-async fn open_session(link: Arc<Link>, topology: Arc<Topology>) -> Result<Session, Error> {
+async fn open_session(link: Arc<Link>, topology: Arc<Topology>, was_missing: bool) -> Result<Session, Error> {
     let live = link.get().await?;
     let events = live.connection.events_listener().boxed();
-    if let Err(error) = topology.exchange(&live).await {
+    if let Err(error) = topology.exchange(&live, was_missing).await {
         // It may be there all the same, only not ours to declare: publishing will tell.
         tracing::debug!(%error, "the topic exchange could not be declared");
     }

@@ -25,6 +25,7 @@ pub(crate) struct Topology {
 #[derive(Default)]
 struct State {
     mode: Option<Mode>,
+    planned: Vec<Spec>,
     dead_letters: HashSet<Arc<str>>,
     /// The connection on which the shared part was declared.
     shared_on: u32,
@@ -93,7 +94,9 @@ impl Topology {
             tell(&spec.listener, ended, &mut declarer);
         }
         if problems.is_empty() {
-            self.state().shared_on = live.number;
+            let mut state = self.state();
+            state.shared_on = live.number;
+            state.planned = specs.to_vec();
         }
         (problems, may_pass)
     }
@@ -116,18 +119,28 @@ impl Topology {
         Ok(())
     }
 
-    /// Declares the exchange that topics are published to. Nothing in verify mode.
-    pub(crate) async fn exchange(&self, live: &Live) -> Result<(), Error> {
-        if self.declares() {
-            let mut declarer = Declarer::new(live, Mode::Declare);
-            declarer
-                .exchange(&self.layout.exchange, ExchangeKind::Topic, None)
-                .await?;
-            if let Some(fault) = declarer.take_faults().into_iter().next() {
-                return Err(fault.into());
+    /// Declares the exchange that topics are published to; and, where that was found missing, all that was planned, since
+    /// bindings go with an exchange. Nothing in verify mode.
+    pub(crate) async fn exchange(&self, live: &Live, was_missing: bool) -> Result<(), Error> {
+        if !self.declares() {
+            return Ok(());
+        }
+        let mut declarer = Declarer::new(live, Mode::Declare);
+        declarer
+            .exchange(&self.layout.exchange, ExchangeKind::Topic, None)
+            .await?;
+        if was_missing {
+            let planned = self.state().planned.clone();
+            let _busy = self.busy.lock().await;
+            self.shared(&mut declarer, needs_the_ladder(&planned)).await?;
+            for spec in &planned {
+                self.own(&mut declarer, spec).await?;
             }
         }
-        Ok(())
+        match declarer.take_faults().into_iter().next() {
+            Some(fault) => Err(fault.into()),
+            None => Ok(()),
+        }
     }
 
     /// What every listener shares: the topic exchange, and for groups the inbox and the delay ladder.

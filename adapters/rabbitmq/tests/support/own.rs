@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use postrider_contract::BrokerUrl;
 
@@ -36,10 +37,14 @@ impl OwnBroker {
         self.url_with("")
     }
 
+    /// The URL as text, for another client library.
+    pub fn url_text(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/postrider", self.port)
+    }
+
     /// The URL with a query.
     pub fn url_with(&self, query: &str) -> BrokerUrl {
-        let url = format!("amqp://guest:guest@127.0.0.1:{}/postrider{query}", self.port);
-        url.parse().expect("a URL")
+        (self.url_text() + query).parse().expect("a URL")
     }
 
     /// Runs a verb on it, such as `kill`, and fails if that fails.
@@ -80,7 +85,10 @@ impl OwnBroker {
 /// Below the range that the system gives to outgoing connections: while the broker is down, a client that tries to reach
 /// it would otherwise be given its port one day, and connect to itself.
 fn free_ports() -> [u16; 3] {
-    let start = std::process::id() as u16 % 8_000;
+    // Each call looks elsewhere: a broker that was just told its ports may not have taken them yet.
+    static CALLS: AtomicU16 = AtomicU16::new(0);
+    let calls = CALLS.fetch_add(1, Ordering::Relaxed);
+    let start = (std::process::id() as u16 % 8_000 + calls * 97) % 8_000;
     let mut free = (0..8_000u16)
         .map(|n| 21_000 + (start + n * 3) % 8_000)
         .filter_map(|port| {

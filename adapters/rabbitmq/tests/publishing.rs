@@ -1,0 +1,162 @@
+//! Confirms and returns, pipelined.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_contract::{Broker, ErrorKind, Message, Outgoing, Topology};
+use support::own::OwnBroker;
+use support::{PATIENCE, connect, connect_to, message, open, publish, spec, unique};
+use tokio::time::Instant;
+
+/// 2,000 publishes in several calls at once, one in ten to a topic that nobody receives: exactly those are told so. The
+/// client library mixes some of them up, which is why every return is matched by the adapter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returns_are_told_of_their_own_message() {
+    let topic = unique("heard");
+    let nowhere = unique("unheard");
+    let broker = connect().await;
+    broker
+        .plan(&[spec(&topic, "g")], Topology::Declare)
+        .await
+        .unwrap();
+    for with_ids in [true, false] {
+        let mut calls = Vec::new();
+        for call in 0..20 {
+            let (broker, topic, nowhere) = (broker.clone(), topic.clone(), nowhere.clone());
+            calls.push(tokio::spawn(async move {
+                let unheard = |n: usize| (n * 7 + call).is_multiple_of(10);
+                let batch = (0..100).map(|n| {
+                    let message = if with_ids {
+                        // The same id in every call: place and order tell them apart.
+                        message(&format!("id-{n}"))
+                    } else {
+                        Message::new("x")
+                    };
+                    Outgoing::to_topic(
+                        if unheard(n) {
+                            nowhere.as_str()
+                        } else {
+                            topic.as_str()
+                        },
+                        message,
+                    )
+                });
+                let answers = broker.publish(batch.collect()).await;
+                for (n, answer) in answers.into_iter().enumerate() {
+                    assert_eq!(
+                        answer.expect("confirmed").received,
+                        !unheard(n),
+                        "call {call}, message {n}"
+                    );
+                }
+            }));
+        }
+        for call in calls {
+            call.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_required_receiver_is_required() {
+    let topic = unique("required");
+    let broker = connect().await;
+    broker.plan(&[], Topology::Declare).await.unwrap();
+    let mut outgoing = Outgoing::to_topic(topic.as_str(), message("m"));
+    outgoing.require_receiver = true;
+    let error = broker.publish(vec![outgoing]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoReceiver, "{error}");
+    assert_eq!(error.message_id(), Some("m"));
+    let to_nobody = Outgoing::to_inbox(topic.as_str(), "g", message("m"));
+    let error = broker.publish(vec![to_nobody]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoReceiver, "{error}");
+}
+
+async fn send(broker: &Arc<dyn Broker>, id: &str) -> Result<bool, (ErrorKind, String)> {
+    let answer = broker
+        .publish(vec![Outgoing::to_topic("t", message(id))])
+        .await
+        .remove(0);
+    answer
+        .map(|receipt| receipt.received)
+        .map_err(|error| (error.kind(), error.to_string()))
+}
+
+/// Short of memory the broker takes nothing: what was sent is unconfirmed, what was held back was never sent. Settlements
+/// go on meanwhile, and so do publishes when it is over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_broker_holds_publishes_back_and_not_settlements() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=2s")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    for n in 0..3 {
+        publish(&broker, "t", message(&format!("before-{n}"))).await;
+    }
+    let held = sub.one().await;
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (kind, text) = send(&broker, "first").await.unwrap_err();
+    assert_eq!(kind, ErrorKind::Unconfirmed, "{text}");
+    let started = Instant::now();
+    let (kind, text) = send(&broker, "second").await.unwrap_err();
+    assert_eq!(kind, ErrorKind::Unavailable, "{text}");
+    assert!(text.contains("memory or disk"), "{text}");
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
+    sub.ack(&held).await;
+    let next = sub.one().await;
+    sub.ack(&next).await;
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]);
+    let deadline = Instant::now() + PATIENCE;
+    while send(&broker, "after").await != Ok(true) {
+        assert!(Instant::now() < deadline, "publishing goes on");
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// A frozen broker: the publish ends in time as unconfirmed, under its id; sent again after the broker is back, it is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirm_that_never_comes_is_unconfirmed() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=1500ms&heartbeat=2s")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("before")).await;
+    let before = sub.one().await;
+    sub.ack(&before).await;
+    own.verb("pause");
+    let started = Instant::now();
+    let answers = broker
+        .publish(vec![
+            Outgoing::to_topic("t", message("one")),
+            Outgoing::to_topic("t", message("two")),
+        ])
+        .await;
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        started.elapsed()
+    );
+    for (answer, id) in answers.iter().zip(["one", "two"]) {
+        let error = answer.as_ref().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.message_id()),
+            (ErrorKind::Unconfirmed, Some(id)),
+            "{error}"
+        );
+    }
+    // Longer than the heartbeats: both sides give the connection up.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    own.verb("resume");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while send(&broker, "one").await != Ok(true) {
+        assert!(Instant::now() < deadline, "publishing goes on");
+    }
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str("message-id"), Some("one"));
+    broker.close(PATIENCE).await.unwrap();
+}

@@ -1,0 +1,424 @@
+//! Declaring, verifying, refusing, and mending what goes missing.
+
+mod support;
+
+use std::time::Duration;
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use postrider_contract::{Broker, ErrorKind, Event, Order, Problem, Settled, Spec, Start, Topology, names};
+use support::own::OwnBroker;
+use support::{PATIENCE, connect, connect_to, lapin, lapin_to, message, open, publish, spec, unique};
+
+async fn problems(broker: &std::sync::Arc<dyn Broker>, spec: &Spec, mode: Topology) -> Vec<Problem> {
+    let planned = broker.plan(std::slice::from_ref(spec), mode).await;
+    planned.err().unwrap_or_default()
+}
+
+/// A queue that is there with other arguments: both sides are told, and it is left as it is.
+#[tokio::test]
+async fn a_mismatch_tells_both_sides() {
+    let topic = unique("mismatch");
+    let queue = format!("{topic}.g");
+    let channel = lapin().await;
+    let options = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(queue.as_str().into(), options, FieldTable::default())
+        .await
+        .unwrap();
+    let broker = connect().await;
+    for mode in [Topology::Declare, Topology::Verify] {
+        let found = problems(&broker, &spec(&topic, "g"), mode).await;
+        let text = found.iter().map(ToString::to_string).collect::<String>();
+        for part in [
+            queue.as_str(),
+            "received the value",
+            "but current is none",
+            "x-queue-type=quorum",
+        ] {
+            assert!(text.contains(part), "{part} is missing in {text:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_rabbitmq_cannot_do_is_refused() {
+    let broker = connect().await;
+    let topic = unique("refused");
+    let refuse = async |change: &dyn Fn(&mut Spec)| {
+        let mut wishes = spec(&topic, "g");
+        change(&mut wishes);
+        let found = problems(&broker, &wishes, Topology::Declare).await;
+        assert!(!found.is_empty(), "{wishes:?} is accepted");
+        assert_eq!(&*found[0].listener, "listener");
+        found[0].to_string()
+    };
+    let text = refuse(&|spec| spec.start = Start::Earliest).await;
+    assert!(text.contains("start"), "{text}");
+    let text = refuse(&|spec| spec.max_delay = Some(Duration::from_secs(48 * 3600))).await;
+    assert!(text.contains("delay"), "{text}");
+    let text = refuse(&|spec| spec.group = "dlq".into()).await;
+    assert!(text.contains("internal"), "{text}");
+    let long = format!("{topic}.{}", "x".repeat(195 - topic.len()));
+    let text = refuse(&|spec| {
+        spec.source = postrider_contract::Source::Topic(long.as_str().into());
+        spec.group = "y".repeat(60).into();
+    })
+    .await;
+    assert!(text.contains("213"), "{text}");
+}
+
+/// Without a ladder or a queue, verify says so and makes nothing; on a broker of its own, where nothing is yet.
+#[tokio::test]
+async fn verify_lists_everything_that_is_missing() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url()).await;
+    let found = problems(&broker, &spec("t", "g"), Topology::Verify).await;
+    let text = found
+        .iter()
+        .map(|problem| problem.to_string() + "\n")
+        .collect::<String>();
+    for part in [
+        "exchange `postrider`",
+        "exchange `postrider.inbox`",
+        "queue `postrider.delay.00`",
+        "queue `postrider.delay.19`",
+        "queue `t.g`",
+        "queue `t.g.dlq`",
+    ] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    let queues = own.rabbitmqctl(&["list_queues", "-p", "postrider", "name", "--quiet"]);
+    assert!(
+        !queues.contains("postrider.delay") && !queues.contains("t.g"),
+        "{queues}"
+    );
+    // In verify mode a publish makes nothing either.
+    let answers = broker
+        .publish(vec![postrider_contract::Outgoing::to_topic("t", message("m"))])
+        .await;
+    assert!(answers[0].is_err());
+    let exchanges = own.rabbitmqctl(&["list_exchanges", "-p", "postrider", "name", "--quiet"]);
+    assert!(!exchanges.contains("postrider"), "{exchanges}");
+}
+
+/// The queue is deleted while its listener runs: it is declared again, and messages flow.
+#[tokio::test]
+async fn a_deleted_queue_is_declared_again() {
+    let topic = unique("deleted");
+    let broker = connect().await;
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, message("before")).await;
+    let held = sub.one().await;
+    let queue = format!("{topic}.g");
+    lapin()
+        .await
+        .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    sub.until(|event| matches!(event, Event::Degraded(_))).await;
+    sub.until(|event| matches!(event, Event::Ready)).await;
+    let late = sub.settle(&held, postrider_contract::Verdict::ACK).await;
+    assert!(matches!(late, Settled::Stale), "{late:?}");
+    publish(&broker, &topic, message("after")).await;
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("after"));
+    sub.ack(&came).await;
+}
+
+/// In verify mode it is not made again: the listener says that it is degraded until somebody makes it.
+#[tokio::test]
+async fn a_deleted_queue_is_waited_for_in_verify_mode() {
+    let topic = unique("waited");
+    let broker = connect().await;
+    let wishes = spec(&topic, "g");
+    broker
+        .plan(std::slice::from_ref(&wishes), Topology::Declare)
+        .await
+        .unwrap();
+    let verifying = connect().await;
+    verifying
+        .plan(std::slice::from_ref(&wishes), Topology::Verify)
+        .await
+        .unwrap();
+    let mut opened = verifying.open(vec![wishes.clone()]).await.unwrap().remove(0);
+    let mut into = Vec::new();
+    assert!(matches!(
+        opened.receiver.next(1, &mut into).await.unwrap(),
+        Event::Ready
+    ));
+    let queue = format!("{topic}.g");
+    let channel = lapin().await;
+    channel
+        .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    for _ in 0..3 {
+        let event = opened.receiver.next(1, &mut into).await.unwrap();
+        assert!(matches!(event, Event::Degraded(_)), "{event:?}");
+    }
+    broker
+        .plan(std::slice::from_ref(&wishes), Topology::Declare)
+        .await
+        .unwrap();
+    loop {
+        let next = tokio::time::timeout(PATIENCE, opened.receiver.next(1, &mut into));
+        if matches!(next.await.expect("it comes back").unwrap(), Event::Ready) {
+            break;
+        }
+    }
+    publish(&broker, &topic, message("after")).await;
+    assert!(matches!(
+        opened.receiver.next(1, &mut into).await.unwrap(),
+        Event::Deliveries
+    ));
+}
+
+/// The topic exchange is deleted while everything runs: the publisher declares it again, and the listener binds again.
+#[tokio::test]
+async fn a_deleted_exchange_is_declared_and_bound_again() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url()).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("before")).await;
+    let before = sub.one().await;
+    sub.ack(&before).await;
+    let raw = lapin_to(&own.url_text()).await.create_channel().await.unwrap();
+    raw.exchange_delete("postrider".into(), ExchangeDeleteOptions::default())
+        .await
+        .unwrap();
+    let started = tokio::time::Instant::now();
+    loop {
+        let outgoing = postrider_contract::Outgoing::to_topic("t", message("after"));
+        match broker.publish(vec![outgoing]).await.remove(0) {
+            Ok(receipt) if receipt.received => break,
+            Ok(_) => {}
+            Err(error) => assert!(error.is_retryable(), "{error}"),
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(45),
+            "the listener binds again"
+        );
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    println!("bound again after {:?}", started.elapsed());
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("after"));
+}
+
+/// A retry comes due while its group's queue is gone: it waits aside, and comes when the group is declared again.
+#[tokio::test]
+async fn a_retry_outlives_its_queue() {
+    let topic = unique("outlives");
+    let broker = connect().await;
+    let wishes = spec(&topic, "g");
+    let mut sub = open(&broker, wishes.clone()).await;
+    publish(&broker, &topic, message("m")).await;
+    let came = sub.one().await;
+    let due = std::time::SystemTime::now() + Duration::from_millis(600);
+    let retry =
+        postrider_contract::Outgoing::to_inbox(topic.as_str(), "g", came.message.clone()).not_before(due);
+    assert!(matches!(sub.emit(&came, vec![retry]).await, Settled::Done));
+    broker.close(PATIENCE).await.unwrap();
+    let queue = format!("{topic}.g");
+    lapin()
+        .await
+        .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let broker = connect().await;
+    let mut sub = open(&broker, wishes).await;
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("m"));
+    assert!(matches!(
+        came.origin,
+        postrider_contract::Origin::ReturnPath { .. }
+    ));
+    assert!(
+        came.message
+            .headers
+            .iter()
+            .all(|(name, _)| !name.contains("death"))
+    );
+    sub.ack(&came).await;
+}
+
+/// A dead-letter copy finds its stream gone: the stream is declared again and takes it.
+#[tokio::test]
+async fn a_deleted_dead_letter_topic_is_declared_again() {
+    let topic = unique("stream");
+    let broker = connect().await;
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, message("m")).await;
+    let came = sub.one().await;
+    let stream = names::dead_letter_topic(&topic, "g");
+    lapin()
+        .await
+        .queue_delete(stream.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    let died = support::dead(&came.message, &topic, "g");
+    assert!(matches!(sub.emit(&came, vec![died]).await, Settled::Done));
+    let mut letters = broker.dead_letters(&stream, &topic, "g");
+    assert_eq!(letters.browse(None, 10).await.unwrap().len(), 1);
+}
+
+/// Switching `ordered` moves to another queue: not while the former has something, then without further ado.
+#[tokio::test]
+async fn switching_ordered_leaves_nothing_behind() {
+    let topic = unique("switch");
+    let broker = connect().await;
+    let plain = spec(&topic, "g");
+    let mut ordered = plain.clone();
+    ordered.order = Order::ByKey;
+    broker
+        .plan(std::slice::from_ref(&plain), Topology::Declare)
+        .await
+        .unwrap();
+    publish(&broker, &topic, message("left")).await;
+    let found = problems(&broker, &ordered, Topology::Declare).await;
+    let text = found.iter().map(ToString::to_string).collect::<String>();
+    for part in ["switched on", "1 messages", "delete_queue"] {
+        assert!(text.contains(part), "{part} is missing in {text:?}");
+    }
+    let emptying = connect().await;
+    let mut sub = open(&emptying, plain.clone()).await;
+    loop {
+        // Both queues were bound for a moment.
+        let Some(came) = sub.within(Duration::from_millis(500)).await else {
+            break;
+        };
+        sub.ack(&came).await;
+    }
+    emptying.close(PATIENCE).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut sub = open(&broker, ordered).await;
+    publish(&broker, &topic, message("moved")).await;
+    let came = loop {
+        let came = sub.one().await;
+        sub.ack(&came).await;
+        if came.message.headers.get_str(names::MESSAGE_ID) == Some("moved") {
+            break came;
+        }
+    };
+    drop(came);
+    let channel = lapin().await;
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let former = channel
+        .queue_declare(
+            format!("{topic}.g").as_str().into(),
+            options,
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        former.message_count(),
+        0,
+        "the former queue receives nothing any more"
+    );
+}
+
+/// What the broker itself gives up is among the group's dead letters too.
+#[tokio::test]
+async fn what_the_broker_gives_up_is_a_dead_letter() {
+    let topic = unique("given-up");
+    let broker = connect().await;
+    broker
+        .plan(&[spec(&topic, "g")], Topology::Declare)
+        .await
+        .unwrap();
+    publish(&broker, &topic, message("m")).await;
+    let channel = lapin().await;
+    let queue = format!("{topic}.g");
+    let got = channel
+        .basic_get(queue.as_str().into(), lapin::options::BasicGetOptions::default())
+        .await
+        .unwrap()
+        .unwrap();
+    got.acker
+        .reject(lapin::options::BasicRejectOptions { requeue: false })
+        .await
+        .unwrap();
+    let mut letters = broker.dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g");
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let found = loop {
+        let found = letters.browse(None, 10).await.unwrap();
+        if !found.is_empty() {
+            break found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "it is dead-lettered");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    letters.replay(&[found[0].id.clone()]).await.remove(0).unwrap();
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("m"));
+}
+
+/// A queue that is no stream is not looked at: looking would consume.
+#[tokio::test]
+async fn dead_letters_in_a_plain_queue_are_refused() {
+    let topic = unique("plain.dlq");
+    let channel = lapin().await;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    channel
+        .queue_declare(topic.as_str().into(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .unwrap();
+    let broker = connect().await;
+    let error = broker
+        .dead_letters(&topic, "t", "g")
+        .browse(None, 10)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Topology, "{error}");
+    // One that was never declared has none.
+    assert!(
+        broker
+            .dead_letters("never.dlq", "t", "g")
+            .browse(None, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+/// A binding that is taken away comes back by itself.
+#[tokio::test]
+async fn a_lost_binding_comes_back() {
+    let topic = unique("binding");
+    let broker = connect().await;
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    lapin()
+        .await
+        .queue_unbind(
+            format!("{topic}.g").as_str().into(),
+            "postrider".into(),
+            topic.as_str().into(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    let started = tokio::time::Instant::now();
+    loop {
+        let outgoing = postrider_contract::Outgoing::to_topic(topic.as_str(), message("m"));
+        if broker.publish(vec![outgoing]).await.remove(0).unwrap().received {
+            break;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(45),
+            "the binding comes back"
+        );
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    sub.one().await;
+}
