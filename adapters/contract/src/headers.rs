@@ -45,10 +45,12 @@ impl Value {
         }
     }
 
-    /// As a whole number, where it is one or its text is one.
+    /// As a whole number, where it is one or its text is one. Numbers of a width that only one broker has count too: an
+    /// adapter holds them as decimal text.
     pub fn as_i64(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
+            Self::Native { bytes, .. } => std::str::from_utf8(bytes).ok()?.parse().ok(),
             other => other.as_str()?.parse().ok(),
         }
     }
@@ -220,5 +222,10 @@ mod tests {
     fn numbers_read_from_text_too() {
         assert_eq!(Value::from(Bytes::from_static(b"12")).as_i64(), Some(12));
         assert_eq!(Value::from("x").as_i64(), None);
+        let native = Value::Native {
+            code: b'I',
+            bytes: Bytes::from_static(b"-7"),
+        };
+        assert_eq!(native.as_i64(), Some(-7));
     }
 }
