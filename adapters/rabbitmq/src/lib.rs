@@ -1,38 +1,59 @@
-//! RabbitMQ for Postrider, through lapin. Version 3.10 or later.
+//! RabbitMQ for Postrider, through lapin. For RabbitMQ 3.10 and later, 4.x included.
 //!
-//! # The URL
+//! # URL
 //!
-//! `amqp://user:password@host:5672/vhost?option=value`, or `amqps://…` with TLS (cargo feature `tls`). Several hosts are tried
-//! in turn. Left out, the user and password are `guest`, the port is 5672 (5671 with TLS), the virtual host `/`.
+//! `amqp://user:password@host:port,host2:port/vhost?option=value`, or `amqps://` with TLS (cargo feature `tls`). Hosts are
+//! tried in turn. No user is `guest`/`guest`; no virtual host, or an empty one, is `/`, and one that begins with a slash is
+//! written `%2Fname`.
 //!
 //! | option | default | meaning |
 //! |---|---|---|
-//! | `connect_timeout` | `10s` | how long connecting tries |
-//! | `publish_timeout` | `30s` | how long a publish waits for its confirmation |
-//! | `max_payload` | `1000000` | bytes; larger publishes are refused |
-//! | `exchange` | `postrider` | the topic exchange that topics are published to |
-//! | `heartbeat` | `10s` | a connection that is silent for twice as long is given up |
-//! | `consumer_timeout` | `30m` | the server's own setting: how long a delivery may stay unsettled |
-//! | `auth` | `plain` | or `external`: the client certificate says who we are |
-//! | `ca_file` | the system's | file with the certificates that the server's is checked against (`amqps://`) |
-//! | `cert_file`, `key_file` | none | files with our own certificate and its key (`amqps://`) |
+//! | `exchange` | `postrider` | the topic exchange; under another name queues are called `<exchange>/…` |
+//! | `connect_timeout` | `10s` | how long connecting may take before it fails |
+//! | `publish_timeout` | `30s` | how long a publish may wait for its confirm |
+//! | `max_payload` | `1000000` | the largest payload in bytes |
+//! | `heartbeat` | `10s` | after about twice this a silent connection is given up; whole seconds |
+//! | `consumer_timeout` | `30m` | what the server's `consumer_timeout` is: how long a delivery may stay unsettled |
+//! | `auth` | `plain` | `external`: the client certificate is the login |
+//! | `ca_file` | | `amqps` only: authorities trusted beside the system's, as a PEM file |
+//! | `cert_file`, `key_file` | | `amqps` only: the client's certificate and key, as PEM files |
 //!
-//! # How the contract maps to RabbitMQ
+//! # What is where
 //!
-//! Topics are routing keys of one durable topic exchange. A *group* on a topic is a durable quorum queue
-//! `<topic>.<group>` bound to it; an ordered group has a queue of its own, `<topic>.<group>:ordered`, with a single active
-//! consumer. Messages are persistent, publishes mandatory and confirmed, acknowledgements coalesced over contiguous tags.
+//! | of Postrider | in RabbitMQ |
+//! |---|---|
+//! | topic | a routing key on the durable topic exchange `postrider` |
+//! | group | the durable quorum queue `<topic>.<group>`; `<topic>.<group>:ordered` with single active consumer |
+//! | broadcast | an exclusive queue of each connection |
+//! | inbox | the direct exchange `postrider.inbox`, routing key `<topic>.<group>` |
+//! | delay | the ladder `postrider.delay.00` to `.19`: quorum queues of 100 ms × 2^n, together up to 29 h |
+//! | dead-letter topic | a stream of its name, bound to the topic exchange |
+//! | replayed, purged | marks in that stream, through the direct exchange `postrider.marks` |
 //!
-//! The *inbox* of a group is the same queue, reached through the direct exchange `postrider.inbox` or out of the delay
-//! ladder, and that exchange is the proof that a delivery came back. The ladder is one for each virtual host: twenty quorum
-//! queues `postrider.delay.NN` that hold a message for 2^NN times 100 ms each, so a delay is the sum of those whose bit is
-//! set, up to 29 hours.
+//! Retries that come due while their group's queue is missing wait in `postrider.unrouted` and are brought back when the
+//! group is declared again. Messages published for later to a topic that nobody receives by then end in
+//! `postrider.discarded`, which keeps nothing.
 //!
-//! *Dead letters* lie in a stream named like their topic. Looking consumes nothing; replayed and purged ones are marked in
-//! the same stream under a route that no listener is bound to.
+//! A group's queue dead-letters what the *broker* gives up (200 redeliveries, or an operator's policy) to
+//! `<topic>.<group>.dlq` by itself, at least once. Topic and group together have at most 213 bytes.
 //!
-//! A message that is delivered 200 times without reaching a verdict is given up by the broker itself, to the default
-//! dead-letter topic. That is for what the client library cannot parse; the runtime gives up after 20.
+//! A scheduled message reaches Postrider's groups. A queue that somebody else bound to the topic exchange does not get it,
+//! since it leaves the ladder under another routing key.
+//!
+//! # What to know
+//!
+//! - **Streams keep everything.** A replayed or purged dead letter is hidden, not deleted; its disk space comes back when
+//!   the stream is deleted, or by a policy with `max-age`. Each look at the dead letters adds one small mark.
+//! - **Switching `ordered`** moves a group to another queue. Starting is refused while the former one has messages or
+//!   consumers, and the error says what to do; then its bindings are taken away.
+//! - **`topology = verify`** finds what is missing and what differs. AMQP does not tell bindings, so these are taken on
+//!   trust.
+//! - **Depths.** What waits is exact; dead letters lag some seconds; what is unsettled or in the ladder AMQP does not tell
+//!   by group.
+//! - **Returned messages.** The client library logs each publish that nobody receives, payload included, as a warning of
+//!   the target `lapin::returned_messages`: set that target to `error` where topics without receivers are usual.
+//! - **Retries in great numbers.** The broker moves dead letters from queue to queue 32 at a time: thousands of retries due
+//!   in the same moment come some seconds late.
 
 mod broker;
 mod confirms;
@@ -74,10 +95,21 @@ pub const LOCAL: &str = "amqp://127.0.0.1:5672";
 
 /// Connects to RabbitMQ, or fails within the URL's `connect_timeout`.
 ///
+/// ```no_run
+/// # async fn example() -> Result<(), postrider_contract::Error> {
+/// use postrider_contract::Client;
+///
+/// let client = Client { application: "shop".into(), instance: "shop-1".into() };
+/// let broker = postrider_rabbitmq::connect(&postrider_rabbitmq::LOCAL.parse()?, client).await?;
+/// assert_eq!(broker.capabilities().system, "rabbitmq");
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
-/// Wrong options ([`Config`](postrider_contract::ErrorKind::Config)) before any socket is opened; wrong credentials or a
-/// virtual host that is missing ([`Denied`](postrider_contract::ErrorKind::Denied)) at once; a broker that cannot be reached
-/// ([`Unavailable`](postrider_contract::ErrorKind::Unavailable)).
+/// Wrong options ([`Config`](postrider_contract::ErrorKind::Config)) before any socket is opened; wrong credentials, a virtual
+/// host that is missing, or a certificate that is not trusted ([`Denied`](postrider_contract::ErrorKind::Denied)) at once; a
+/// broker that cannot be reached ([`Unavailable`](postrider_contract::ErrorKind::Unavailable)).
 pub async fn connect(url: &BrokerUrl, client: Client) -> Result<Arc<dyn Broker>, Error> {
     Ok(Arc::new(broker::RabbitBroker::connect(url, client).await?))
 }

@@ -84,7 +84,7 @@ impl OwnBroker {
 
 /// Below the range that the system gives to outgoing connections: while the broker is down, a client that tries to reach
 /// it would otherwise be given its port one day, and connect to itself.
-fn free_ports() -> [u16; 3] {
+pub fn free_ports() -> [u16; 3] {
     // Each call looks elsewhere: a broker that was just told its ports may not have taken them yet.
     static CALLS: AtomicU16 = AtomicU16::new(0);
     let calls = CALLS.fetch_add(1, Ordering::Relaxed);
