@@ -22,9 +22,9 @@ impl Progress {
         let total = total as u64;
         let bar = || {
             let bar = ProgressBar::new(total);
-            if let Ok(style) = ProgressStyle::with_template(
-                "{elapsed:>4} [{bar:50}] {human_pos} of {human_len} orders, {per_sec:.0}",
-            ) {
+            if let Ok(style) =
+                ProgressStyle::with_template("{elapsed:>4} [{bar:50}] {human_pos} of {human_len} orders")
+            {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar
