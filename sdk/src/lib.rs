@@ -12,6 +12,8 @@ mod listener;
 mod message;
 mod meter;
 mod middleware;
+#[cfg(feature = "ops")]
+mod ops;
 pub mod prelude;
 mod publisher;
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 pub use crate::engine::ListenerState;
 pub use overview::ListenerStatus;
+#[cfg(feature = "ops")]
+pub(crate) use overview::Overview;
 pub use running::Running;
 
 use crate::config::Config;
@@ -50,6 +52,7 @@ pub struct App {
     drain_deadline: Duration,
     metrics: bool,
     config: Option<Config>,
+    ops: Ops,
     /// A broker that is connected already, instead of the one at `url`.
     connected: Option<Arc<dyn Broker>>,
 }
@@ -73,6 +76,7 @@ impl App {
         connect::check_url(url)?;
         Ok(Self {
             config: Some(Config::load()?),
+            ops: ops_from_env()?,
             ..Self::bare(url)
         })
     }
@@ -97,6 +101,7 @@ impl App {
             topology: Topology::Declare,
             drain_deadline: DRAIN_DEADLINE,
             metrics: true,
+            ops: Ops::default(),
             config: None,
             connected: None,
         }
@@ -153,6 +158,25 @@ impl App {
         self
     }
 
+    /// Where the operations endpoint listens, instead of what `POSTRIDER_OPS_ADDR` says: a port such as `9464`, for this
+    /// machine alone, or an address such as `0.0.0.0:9464`. Port 0 is any: [`Running::ops_address`] tells it.
+    ///
+    /// # Errors
+    /// It is no address.
+    #[cfg(feature = "ops")]
+    pub fn ops(mut self, address: &str) -> Result<Self, Error> {
+        self.ops.address = Some(crate::ops::parse(address)?);
+        crate::ops::install();
+        Ok(self)
+    }
+
+    /// The token with which the operations endpoint pauses and resumes, instead of `POSTRIDER_OPS_TOKEN`.
+    #[cfg(feature = "ops")]
+    pub fn ops_token(mut self, token: impl Into<String>) -> Self {
+        self.ops.token = Some(token.into());
+        self
+    }
+
     /// Starts, and runs until SIGTERM or SIGINT; then drains: running handlers finish, acknowledgements and publishes
     /// are flushed. A second signal ends it at once.
     ///
@@ -191,6 +215,32 @@ impl App {
     /// Every reason that was found, a line each: nothing has been consumed then.
     pub async fn start(self) -> Result<Running, Error> {
         running::start(self).await
+    }
+}
+
+#[cfg(feature = "ops")]
+type Ops = crate::ops::Settings;
+#[cfg(not(feature = "ops"))]
+type Ops = ();
+
+/// The recorder is installed at once, so that what is counted before the start is not missing.
+#[cfg(feature = "ops")]
+fn ops_from_env() -> Result<Ops, Error> {
+    let ops = Ops::from_env()?;
+    if ops.address.is_some() {
+        crate::ops::install();
+    }
+    Ok(ops)
+}
+
+#[cfg(not(feature = "ops"))]
+fn ops_from_env() -> Result<Ops, Error> {
+    match std::env::var_os("POSTRIDER_OPS_ADDR") {
+        Some(address) if !address.is_empty() => {
+            let text = "POSTRIDER_OPS_ADDR needs the cargo feature `ops`, which is off";
+            Err(Error::new(ErrorKind::Config, text))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -121,7 +121,7 @@ impl Overview {
                     tracing::debug!(listener = %name, "the broker does not tell its depths: {error}");
                 }
                 let work = &listener.work;
-                gauges.here(work.health.state().is_well(), work.settles.unsettled());
+                gauges.here(work.health.state().flows(), work.settles.unsettled());
                 gauges.set(depth.ok().as_ref());
             }
         }
@@ -162,8 +162,8 @@ impl Started {
 }
 
 impl ListenerState {
-    /// Whether messages flow, or would if it were not paused.
-    pub(crate) fn is_well(&self) -> bool {
-        matches!(self, Self::Ready | Self::Paused)
+    /// Whether messages flow.
+    pub(crate) fn flows(&self) -> bool {
+        *self == Self::Ready
     }
 }

@@ -30,6 +30,8 @@ pub struct Running {
     drain: CancellationToken,
     cut_off: CancellationToken,
     deadline: Duration,
+    #[cfg(feature = "ops")]
+    ops_address: Option<std::net::SocketAddr>,
 }
 
 pub(super) async fn start(app: App) -> Result<Running, Error> {
@@ -49,6 +51,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         mut drain_deadline,
         mut metrics,
         config,
+        ops,
         connected,
     } = app;
     let config = config.unwrap_or_default();
@@ -78,6 +81,13 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     }
     refuse(&problems, ErrorKind::Config)?;
 
+    #[cfg(feature = "ops")]
+    let ops = match ops.address {
+        Some(address) => Some((crate::ops::bind(address).await?, ops.token)),
+        None => None,
+    };
+    #[cfg(not(feature = "ops"))]
+    let () = ops;
     if metrics {
         meter::describe();
     }
@@ -111,7 +121,16 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
             if metrics {
                 beside.spawn(overview.clone().keep_gauges());
             }
+            #[cfg(feature = "ops")]
+            let ops_address = ops.and_then(|(socket, token)| {
+                let address = socket.local_addr().ok();
+                let drain = shared.drain.clone();
+                beside.spawn(crate::ops::serve(socket, overview.clone(), token, drain));
+                address
+            });
             Ok(Running {
+                #[cfg(feature = "ops")]
+                ops_address,
                 overview,
                 publishers: shared.publishers,
                 tasks,
@@ -347,6 +366,12 @@ impl Running {
         let Started { broker, spec, .. } = self.overview.listener(listener)?;
         let topic = spec.dead_letter.as_deref()?;
         Some(self.overview.brokers[broker].dead_letters(topic, spec.topic(), &spec.group))
+    }
+
+    /// Where the operations endpoint listens; `None` where it is off.
+    #[cfg(feature = "ops")]
+    pub fn ops_address(&self) -> Option<std::net::SocketAddr> {
+        self.ops_address
     }
 
     /// Stops a listener from fetching; what was fetched is handled. False where there is no listener of this name.

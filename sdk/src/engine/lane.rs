@@ -218,11 +218,16 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
 }
 
 /// Counts what is rare, and says how many attempts this outcome is the end of.
+#[inline]
 fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
-    if attempt > 1 || matches!(outcome, Outcome::Failed(_)) {
-        work.meter.troubled(delivery, attempt, outcome);
+    match outcome {
+        Outcome::Ack { .. } if attempt == 1 => 1,
+        Outcome::Release => 0,
+        _ => {
+            work.meter.troubled(delivery, attempt, outcome);
+            1
+        }
     }
-    u64::from(!matches!(outcome, Outcome::Release))
 }
 
 fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {

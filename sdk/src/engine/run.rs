@@ -208,6 +208,7 @@ fn give_back(work: &Work) {
 fn publishes(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, usize)>) {
     for (index, settlement) in verdicts.batch.iter().enumerate() {
         if let Verdict::Ack { emit } = &settlement.verdict
+            && !emit.is_empty()
             && verdicts.whats[index] == What::Handled
         {
             let sent = work.scope.publisher.sent();

@@ -187,6 +187,7 @@ impl Meter {
     }
 
     /// A failed attempt, or one after the first: few enough to be looked at one by one.
+    #[cold]
     pub(crate) fn troubled(&self, delivery: &Delivery, attempt: u32, outcome: &Outcome) {
         if let Outcome::Failed(error) = outcome {
             let same = |(reason, _): &&(Reason, Counter)| *reason == error.reason();

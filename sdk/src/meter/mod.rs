@@ -10,6 +10,8 @@ pub(crate) use depths::{Depths, INTERVAL};
 pub use listener::Counts;
 pub(crate) use listener::{Meter, Subject, Tally, What};
 pub(crate) use publisher::{Sent, TopicMeter};
+#[cfg(feature = "ops")]
+pub(crate) use stopwatch::FIRST_BUCKET;
 pub(crate) use stopwatch::Stopwatch;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -120,10 +122,7 @@ pub(crate) fn describe() {
         "How many messages travelled together: received, handled, settled, sent."
     );
     let gauges = [
-        (
-            n::READY,
-            "1 where messages flow, 0 where they do not (paused counts as flowing).",
-        ),
+        (n::READY, "1 where messages flow, 0 where they do not."),
         (n::IN_FLIGHT, "Deliveries that this process holds unsettled."),
         (
             n::WAITING,

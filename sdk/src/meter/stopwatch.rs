@@ -38,6 +38,7 @@ impl Stopwatch {
     }
 
     /// A handler has ended, and the next starts now.
+    #[inline]
     pub(crate) fn ended(&mut self, meter: &Meter) {
         self.run += 1;
         if self.run >= self.most {
