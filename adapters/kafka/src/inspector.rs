@@ -16,6 +16,8 @@ use crate::options::Settings;
 
 /// One question.
 const QUESTION: Duration = Duration::from_secs(10);
+/// How long events are served at a time.
+const SERVICE: Duration = Duration::from_millis(5);
 /// Asked for only to see an answer; it need not exist.
 const PROBE: &str = "postrider-probe";
 
@@ -55,7 +57,11 @@ impl Inspector {
 
     /// Serves log lines and errors: nobody else polls this client.
     pub(crate) fn serve(&self) {
-        while self.consumer.poll(Duration::ZERO).is_some() {}
+        // A poll that does not wait ends after one log line.
+        let until = Instant::now() + SERVICE;
+        while Instant::now() < until {
+            self.consumer.poll(Duration::from_millis(1));
+        }
     }
 
     /// Waits until a broker answers.
@@ -64,36 +70,30 @@ impl Inspector {
     /// `Denied` at once where it refuses us; `Unavailable` when the time is over.
     pub(crate) fn connect(&self, within: Duration) -> Result<(), Error> {
         let deadline = Instant::now() + within;
-        let mut last = None;
         loop {
-            let answered = self.answers(Duration::from_millis(250));
-            if answered {
-                return Ok(());
-            }
-            match self.consumer.context().take() {
-                Some(error) if matches!(error.kind(), ErrorKind::Denied | ErrorKind::Config) => {
-                    return Err(error);
+            match self.probe(Duration::from_millis(250)) {
+                Err(error) if error.is_retryable() && Instant::now() < deadline => {}
+                Err(error) if error.is_retryable() => {
+                    let text = format!("no Kafka broker answered at {} within {within:?}", self.shown);
+                    return Err(Error::new(ErrorKind::Unavailable, text).with_source(error));
                 }
-                Some(error) => last = Some(error),
-                None => {}
+                other => return other,
             }
-            if Instant::now() >= deadline {
-                let text = format!("no Kafka broker answered at {} within {within:?}", self.shown);
-                let error = Error::new(ErrorKind::Unavailable, text);
-                return Err(match last {
-                    Some(last) => error.with_source(last),
-                    None => error,
-                });
-            }
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Whether a broker answers within this time.
-    pub(crate) fn answers(&self, within: Duration) -> bool {
-        let answered = self.consumer.fetch_metadata(Some(PROBE), within).is_ok();
+    ///
+    /// # Errors
+    /// Why not: what is not retryable is a refusal.
+    pub(crate) fn probe(&self, within: Duration) -> Result<(), Error> {
+        let answer = self.consumer.fetch_metadata(Some(PROBE), within);
         self.serve();
-        answered
+        let told = self.consumer.context().take();
+        match answer {
+            Ok(_) => Ok(()),
+            Err(error) => Err(told.unwrap_or_else(|| failure("asking for a broker", &error))),
+        }
     }
 
     /// How many partitions a topic has; `None`: it does not exist.
@@ -107,7 +107,6 @@ impl Inspector {
             .consumer
             .fetch_metadata(Some(topic), QUESTION)
             .map_err(|error| failure(&what(), &error))?;
-        self.serve();
         let Some(found) = metadata.topics().first() else {
             return Ok(None);
         };
@@ -133,7 +132,6 @@ impl Inspector {
     pub(crate) fn topics(&self) -> Result<Vec<String>, Error> {
         let answer = self.consumer.fetch_metadata(None, QUESTION);
         let metadata = answer.map_err(|error| failure("listing topics", &error))?;
-        self.serve();
         Ok(metadata
             .topics()
             .iter()

@@ -32,12 +32,21 @@ pub(crate) struct Outbox {
 }
 
 /// Where one message goes.
+#[derive(Clone)]
 struct Destination {
     topic: Arc<str>,
     purpose: Purpose,
-    /// Not before this time, on the return path.
-    not_before: Option<SystemTime>,
 }
+
+/// One message of a batch on its way.
+struct Going<'a> {
+    /// Its place in the batch.
+    index: usize,
+    outgoing: &'a Outgoing,
+    destination: Destination,
+}
+
+type Answers = Vec<Option<Result<(), Error>>>;
 
 impl Outbox {
     pub(crate) fn new(settings: Settings, inspector: Inspector) -> Result<Self, Error> {
@@ -53,99 +62,35 @@ impl Outbox {
 
     /// Sends a batch; an answer for each.
     pub(crate) async fn send(&self, batch: Vec<&Outgoing>) -> Vec<Result<(), Error>> {
-        let destinations = batch.iter().map(|outgoing| self.destination(outgoing)).collect();
-        self.deliver(batch, destinations).await
-    }
-
-    fn destination(&self, outgoing: &Outgoing) -> Result<Destination, Error> {
-        let not_before = outgoing.not_before.filter(|&time| time > SystemTime::now());
-        let destination = match &outgoing.to {
-            Address::Topic(topic) => self.public(topic, not_before)?,
-            Address::Reply(topic) => {
-                let no_name = "the reply-to address is no name of a Kafka topic";
-                let topic =
-                    std::str::from_utf8(topic).map_err(|_| Error::new(ErrorKind::Rejected, no_name))?;
-                self.public(&topic.into(), not_before)?
-            }
-            Address::Inbox { topic, group } => Destination {
-                topic: retry_topic(topic, group).into(),
-                purpose: Purpose::Retry,
-                not_before,
-            },
-            _ => {
-                let text = "Kafka has no such address: send to a topic";
-                return Err(Error::new(ErrorKind::Unsupported, text));
-            }
-        };
-        // Whatever was received can be put back: only what is new is limited.
-        let (size, limit) = (outgoing.message.payload_size(), self.settings.max_payload);
-        if destination.purpose == Purpose::Ordinary && size > limit {
-            let text =
-                format!("the payload has {size} bytes, at most {limit} are allowed (option `max_payload`)");
-            return Err(Error::new(ErrorKind::TooLarge, text));
-        }
-        Ok(destination)
-    }
-
-    /// A topic that applications may send to.
-    fn public(&self, topic: &Arc<str>, not_before: Option<SystemTime>) -> Result<Destination, Error> {
-        let purpose = self.topics.purpose(topic);
-        if matches!(purpose, Purpose::Retry | Purpose::Resolved) {
-            return Err(Error::new(
-                ErrorKind::Rejected,
-                format!("topic `{topic}` is internal: only a group's own retries go there"),
-            ));
-        }
-        check_topic(topic)?;
-        if not_before.is_some() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "Kafka delivers to a topic at once: a delay is for a group's own retries",
-            ));
-        }
-        Ok(Destination {
-            topic: topic.clone(),
-            purpose,
-            not_before: None,
-        })
-    }
-
-    async fn deliver(
-        &self,
-        batch: Vec<&Outgoing>,
-        destinations: Vec<Result<Destination, Error>>,
-    ) -> Vec<Result<(), Error>> {
-        let mut answers: Vec<Option<Result<(), Error>>> = Vec::with_capacity(batch.len());
+        let mut answers: Answers = Vec::with_capacity(batch.len());
         let mut going = Vec::with_capacity(batch.len());
-        for (index, (outgoing, destination)) in batch.into_iter().zip(destinations).enumerate() {
-            match destination {
+        // Most batches go to one address.
+        let mut last: Option<(&Address, Result<Destination, Error>)> = None;
+        for (index, outgoing) in batch.into_iter().enumerate() {
+            let destination = match &last {
+                Some((address, destination)) if **address == outgoing.to => destination.clone(),
+                _ => {
+                    let destination = self.destination(&outgoing.to);
+                    last = Some((&outgoing.to, destination.clone()));
+                    destination
+                }
+            };
+            match destination.and_then(|destination| self.check(outgoing, destination)) {
                 Ok(destination) => {
                     answers.push(None);
-                    going.push((index, outgoing, destination));
+                    going.push(Going {
+                        index,
+                        outgoing,
+                        destination,
+                    });
                 }
                 Err(error) => answers.push(Some(Err(error))),
             }
         }
-        let again = self.attempt(going, &mut answers).await;
-        if !again.is_empty() {
-            // Their topics were deleted since they were last seen: they are made again, once.
-            let topics: BTreeMap<Arc<str>, Purpose> = again
-                .iter()
-                .map(|(_, _, destination)| (destination.topic.clone(), destination.purpose))
-                .collect();
-            for (topic, purpose) in topics {
-                self.topics.forget(&topic);
-                // What fails here is told for each message by the second attempt.
-                if self.topics.ensure(&topic, purpose).await.is_ok() {
-                    self.publisher.learn(&topic).await;
-                }
-            }
-            for (index, _, _) in &again {
-                if let Some(answer) = answers.get_mut(*index) {
-                    *answer = None;
-                }
-            }
-            self.attempt(again, &mut answers).await;
+        let gone = self.attempt(going, &mut answers).await;
+        if !gone.is_empty() {
+            self.make_again(&gone).await;
+            self.attempt(gone, &mut answers).await;
         }
         let lost = || Error::new(ErrorKind::Internal, "publishing: a message was not answered for");
         answers
@@ -154,48 +99,122 @@ impl Outbox {
             .collect()
     }
 
+    fn destination(&self, address: &Address) -> Result<Destination, Error> {
+        match address {
+            Address::Topic(topic) => self.public(topic),
+            Address::Reply(topic) => match std::str::from_utf8(topic) {
+                Ok(topic) => self.public(&topic.into()),
+                Err(_) => Err(Error::new(
+                    ErrorKind::Rejected,
+                    "the reply-to address is no name of a Kafka topic",
+                )),
+            },
+            Address::Inbox { topic, group } => Ok(Destination {
+                topic: retry_topic(topic, group).into(),
+                purpose: Purpose::Retry,
+            }),
+            _ => Err(Error::new(
+                ErrorKind::Unsupported,
+                "Kafka has no such address: send to a topic",
+            )),
+        }
+    }
+
+    /// A topic that applications may send to.
+    fn public(&self, topic: &Arc<str>) -> Result<Destination, Error> {
+        let purpose = self.topics.purpose(topic);
+        if matches!(purpose, Purpose::Retry | Purpose::Resolved) {
+            return Err(Error::new(
+                ErrorKind::Rejected,
+                format!("topic `{topic}` is internal: only a group's own retries go there"),
+            ));
+        }
+        check_topic(topic)?;
+        Ok(Destination {
+            topic: topic.clone(),
+            purpose,
+        })
+    }
+
+    /// Whether this message can go there.
+    fn check(&self, outgoing: &Outgoing, destination: Destination) -> Result<Destination, Error> {
+        // Whatever was received can be put back: only what is new is limited.
+        let (size, limit) = (outgoing.message.payload_size(), self.settings.max_payload);
+        if destination.purpose == Purpose::Ordinary && size > limit {
+            let text =
+                format!("the payload has {size} bytes, at most {limit} are allowed (option `max_payload`)");
+            return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        if destination.purpose != Purpose::Retry && delay(outgoing).is_some() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "Kafka delivers to a topic at once: a delay is for a group's own retries",
+            ));
+        }
+        Ok(destination)
+    }
+
+    /// Topics were deleted since they were last seen: they are made again, once.
+    async fn make_again(&self, gone: &[Going<'_>]) {
+        let topics: BTreeMap<&Arc<str>, Purpose> = gone
+            .iter()
+            .map(|going| (&going.destination.topic, going.destination.purpose))
+            .collect();
+        for (topic, purpose) in topics {
+            self.topics.forget(topic);
+            // What fails here is told for each message by the second attempt.
+            if self.topics.ensure(topic, purpose).await.is_ok() {
+                self.publisher.learn(topic).await;
+            }
+        }
+    }
+
     /// Sends once. Answers what failed because its topic is gone.
-    async fn attempt<'a>(
-        &self,
-        going: Vec<(usize, &'a Outgoing, Destination)>,
-        answers: &mut [Option<Result<(), Error>>],
-    ) -> Vec<(usize, &'a Outgoing, Destination)> {
+    async fn attempt<'a>(&self, going: Vec<Going<'a>>, answers: &mut Answers) -> Vec<Going<'a>> {
+        if going.is_empty() {
+            return going;
+        }
         let mut ready = Vec::with_capacity(going.len());
-        for (index, outgoing, destination) in going {
-            match self.partitions(&destination).await {
-                Ok(partitions) => ready.push((index, outgoing, destination, partitions)),
-                Err(error) => set(answers, index, Err(error)),
+        let reachable = self.reachable().await;
+        let mut last: Option<(Arc<str>, Result<i32, Error>)> = None;
+        for going in going {
+            let topic = &going.destination.topic;
+            let partitions = match &last {
+                Some((last, partitions)) if last == topic => partitions.clone(),
+                _ => {
+                    let partitions = match &reachable {
+                        Ok(()) => self.topics.ensure(topic, going.destination.purpose).await,
+                        Err(error) => Err(error.clone()),
+                    };
+                    last = Some((topic.clone(), partitions.clone()));
+                    partitions
+                }
+            };
+            match partitions {
+                Ok(partitions) => ready.push((self.partition(&going, partitions), going)),
+                Err(error) => set(answers, going.index, Err(error)),
             }
         }
         let parcels: Vec<_> = ready
             .iter()
-            .map(|(_, outgoing, destination, partitions)| Parcel {
-                topic: &destination.topic,
-                partition: self.partition(destination, *partitions),
-                not_before: destination.not_before,
-                message: &outgoing.message,
+            .map(|(partition, going)| Parcel {
+                topic: &going.destination.topic,
+                partition: *partition,
+                not_before: delay(going.outgoing).and(going.outgoing.not_before),
+                message: &going.outgoing.message,
             })
             .collect();
         let sent = self.publisher.send(&parcels).await;
         drop(parcels);
         let mut gone = Vec::new();
-        for ((index, outgoing, destination, _), answer) in ready.into_iter().zip(sent) {
+        for ((_, going), answer) in ready.into_iter().zip(sent) {
             let missing = matches!(&answer, Err(error) if error.kind() == ErrorKind::Topology);
-            set(answers, index, answer);
+            set(answers, going.index, answer);
             if missing {
-                gone.push((index, outgoing, destination));
+                gone.push(going);
             }
         }
         gone
-    }
-
-    /// How many partitions a destination has, which is made if it does not exist.
-    async fn partitions(&self, destination: &Destination) -> Result<i32, Error> {
-        self.reachable().await?;
-        match self.topics.known(&destination.topic) {
-            Some(partitions) => Ok(partitions),
-            None => self.topics.ensure(&destination.topic, destination.purpose).await,
-        }
     }
 
     /// Waits while no broker is to be reached, so that what fails then is known never to have been sent.
@@ -206,40 +225,40 @@ impl Outbox {
             if !self.publisher.down() {
                 break;
             }
-            let answered = self
+            let probe = self
                 .inspector
-                .ask(|inspector| Ok(inspector.answers(Duration::from_secs(1))))
-                .await?;
-            if answered {
-                self.publisher.up();
-            } else if Instant::now() >= deadline {
-                return Err(Error::new(
-                    ErrorKind::Unavailable,
-                    format!(
-                        "no Kafka broker is to be reached at {}: nothing was sent",
-                        self.settings.shown
-                    ),
-                ));
-            } else {
-                sleep(PROBE).await;
+                .ask(|inspector| inspector.probe(Duration::from_secs(1)));
+            match probe.await {
+                Ok(()) => self.publisher.up(),
+                Err(error) if !error.is_retryable() => return Err(error),
+                Err(error) if Instant::now() >= deadline => {
+                    let shown = &self.settings.shown;
+                    let text = format!("no Kafka broker is to be reached at {shown}: nothing was sent");
+                    return Err(Error::new(ErrorKind::Unavailable, text).with_source(error));
+                }
+                Err(_) => sleep(PROBE).await,
             }
         }
         Ok(())
     }
 
     /// The partition for a retry, by its delay; others go by their key.
-    fn partition(&self, destination: &Destination, partitions: i32) -> Option<i32> {
-        if destination.purpose != Purpose::Retry {
+    fn partition(&self, going: &Going<'_>, partitions: i32) -> Option<i32> {
+        if going.destination.purpose != Purpose::Retry {
             return None;
         }
-        let delay = destination
-            .not_before
-            .and_then(|time| time.duration_since(SystemTime::now()).ok())
-            .unwrap_or_default();
+        let delay = delay(going.outgoing).unwrap_or_default();
         let class = CLASSES.iter().filter(|&&longest| delay > longest).count() as u32;
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         Some(retry_partition(class, turn, partitions.max(1).unsigned_abs()) as i32)
     }
+}
+
+/// How long a message is to wait; `None`: it is due.
+fn delay(outgoing: &Outgoing) -> Option<Duration> {
+    let due = outgoing.not_before?;
+    let delay = due.duration_since(SystemTime::now()).ok()?;
+    (!delay.is_zero()).then_some(delay)
 }
 
 /// A partition of one class, in turn.
@@ -251,7 +270,7 @@ fn retry_partition(class: u32, turn: u32, partitions: u32) -> u32 {
     class * each + turn % each
 }
 
-fn set(answers: &mut [Option<Result<(), Error>>], index: usize, answer: Result<(), Error>) {
+fn set(answers: &mut Answers, index: usize, answer: Result<(), Error>) {
     if let Some(place) = answers.get_mut(index) {
         *place = Some(answer);
     }

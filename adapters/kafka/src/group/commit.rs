@@ -88,8 +88,9 @@ pub(crate) fn run(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>, interva
         if !pause(shared, interval) {
             return;
         }
-        if shared.lock().degraded {
-            probe(shared, consumer);
+        let degraded = shared.lock().degraded;
+        if degraded && !recovered(shared, consumer) {
+            continue;
         }
         let Err(error) = commit(shared, consumer, Which::Dirty) else {
             continue;
@@ -135,10 +136,12 @@ fn pause(shared: &Shared, length: Duration) -> bool {
 }
 
 /// Looks whether a broker answers again.
-fn probe(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>) {
-    if consumer.context().all_well(consumer) {
+fn recovered(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>) -> bool {
+    let well = consumer.context().all_well(consumer);
+    if well {
         shared.lock().recover();
     } else {
         pause(shared, PROBE);
     }
+    well
 }
