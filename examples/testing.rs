@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use postrider::contract::Client;
 use postrider::{Counts, Running, prelude::*};
 
 #[derive(Message, Serialize, Deserialize)]
@@ -49,11 +48,8 @@ async fn reserve_stock(
 
 /// The listener on an embedded broker of its own: tests do not see one another.
 async fn start(warehouse: &Arc<Warehouse>) -> Result<Running, postrider::Error> {
-    let client = Client {
-        application: "tests".into(),
-        instance: "one".into(),
-    };
-    let running = App::on(postrider_memory::isolated(client))
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let running = App::new(&url)?
         .state(warehouse.clone())
         .listen(listeners![reserve_stock])
         .start()

@@ -67,11 +67,10 @@ async fn manual(order: Order, ack: Acker, attempt: Attempt) -> Result<(), Handle
 }
 
 async fn start(listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
-    let client = postrider::contract::Client {
-        application: "tests".into(),
-        instance: "one".into(),
-    };
-    let app = postrider::App::on(postrider_memory::isolated(client))
+    // A name of its own: tests do not see one another.
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let app = postrider::App::new(&url)
+        .unwrap()
         .state(seen.clone())
         .listen(listeners);
     let running = app.start().await.unwrap();

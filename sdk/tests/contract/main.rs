@@ -12,6 +12,7 @@ mod startup;
 /// One `#[tokio::test]` for each broker and each of the functions.
 macro_rules! on_every_broker {
     ($($test:ident)*) => {
+        #[cfg(feature = "memory")]
         on_every_broker! { @broker memory $($test)* }
         #[cfg(feature = "kafka")]
         on_every_broker! { @broker kafka $($test)* }
