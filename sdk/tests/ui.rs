@@ -4,7 +4,7 @@
 //! `TRYBUILD=overwrite cargo test -p postrider --test ui` and read the difference.
 
 #[test]
-fn listener() {
+fn what_the_macros_say() {
     let cases = trybuild::TestCases::new();
     cases.pass("tests/listener/pass/*.rs");
     cases.compile_fail("tests/listener/fail/*.rs");
