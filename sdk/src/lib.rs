@@ -16,6 +16,8 @@ mod middleware;
 mod ops;
 pub mod prelude;
 mod publisher;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use app::{App, ListenerState, ListenerStatus, Running};
 pub use engine::Registration;

@@ -40,6 +40,8 @@ pub struct Publisher {
     /// Sends under way, so that a drain can wait for them.
     pending: TaskTracker,
     sent: Arc<Sent>,
+    #[cfg(feature = "testing")]
+    tap: Option<Arc<crate::testing::Tap>>,
 }
 
 impl Publisher {
@@ -50,7 +52,19 @@ impl Publisher {
             broker,
             pending: TaskTracker::new(),
             sent,
+            #[cfg(feature = "testing")]
+            tap: None,
         }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn set_tap(&mut self, tap: Option<Arc<crate::testing::Tap>>) {
+        self.tap = tap;
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn tap(&self) -> Option<&crate::testing::Tap> {
+        self.tap.as_deref()
     }
 
     pub(crate) fn sent(&self) -> &Sent {
@@ -125,6 +139,10 @@ impl Publisher {
         let _pending = self.pending.token();
         for outgoing in &mut batch {
             stamp(&mut outgoing.message);
+            #[cfg(feature = "testing")]
+            if let Some(tap) = &self.tap {
+                tap.published(outgoing);
+            }
         }
         let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
         let about: Vec<_> = batch.iter().map(about).collect();

@@ -53,6 +53,8 @@ pub struct App {
     metrics: bool,
     config: Option<Config>,
     ops: Ops,
+    #[cfg(feature = "testing")]
+    tap: Option<Arc<crate::testing::Tap>>,
     /// A broker that is connected already, instead of the one at `url`.
     connected: Option<Arc<dyn Broker>>,
 }
@@ -102,6 +104,8 @@ impl App {
             drain_deadline: DRAIN_DEADLINE,
             metrics: true,
             ops: Ops::default(),
+            #[cfg(feature = "testing")]
+            tap: None,
             config: None,
             connected: None,
         }
@@ -174,6 +178,13 @@ impl App {
     #[cfg(feature = "ops")]
     pub fn ops_token(mut self, token: impl Into<String>) -> Self {
         self.ops.token = Some(token.into());
+        self
+    }
+
+    /// Tells a test what happens.
+    #[cfg(feature = "testing")]
+    pub(crate) fn tapped(mut self, tap: Arc<crate::testing::Tap>) -> Self {
+        self.tap = Some(tap);
         self
     }
 

@@ -52,6 +52,8 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         mut metrics,
         config,
         ops,
+        #[cfg(feature = "testing")]
+        tap,
         connected,
     } = app;
     let config = config.unwrap_or_default();
@@ -98,7 +100,11 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 tracing::info!("{}", table::table(&planned, &brokers));
             }
             let publisher = |(name, broker): (&String, &Arc<dyn Broker>)| {
-                (name.clone(), Publisher::new(broker.clone(), metrics))
+                #[cfg_attr(not(feature = "testing"), allow(unused_mut))]
+                let mut publisher = Publisher::new(broker.clone(), metrics);
+                #[cfg(feature = "testing")]
+                publisher.set_tap(tap.clone());
+                (name.clone(), publisher)
             };
             let shared = Shared {
                 application: application.into(),

@@ -220,6 +220,10 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
 /// Counts what is rare, and says how many attempts this outcome is the end of.
 #[inline]
 fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
+    #[cfg(feature = "testing")]
+    if let Some(tap) = work.scope.publisher.tap() {
+        tap.ended(&work.scope.listener, delivery, attempt, outcome);
+    }
     match outcome {
         Outcome::Ack { .. } if attempt == 1 => 1,
         Outcome::Release => 0,
