@@ -24,6 +24,7 @@ use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::plan::{LONGEST_DELAY, Planner};
 use crate::publisher::closed;
+use crate::side_by_side::side_by_side;
 use crate::status::status;
 use crate::topics::{Admin, delete_group, doing};
 
@@ -104,9 +105,9 @@ impl Broker for Kafka {
     async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
         self.outbox.topics.allow_making(mode == Topology::Declare);
         let planner = Planner {
-            settings: &self.settings,
-            inspector: &self.inspector,
-            outbox: &self.outbox,
+            settings: self.settings.clone(),
+            inspector: self.inspector.clone(),
+            outbox: self.outbox.clone(),
             mode,
         };
         let problems = planner.plan(all).await;
@@ -177,13 +178,11 @@ impl Broker for Kafka {
     }
 
     async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
-        let (settings, inspector, all) = (self.settings.clone(), self.inspector.clone(), all.to_vec());
-        blocking(move || {
-            all.iter()
-                .map(|spec| status(&settings, &inspector, spec))
-                .collect()
-        })
-        .await
+        let each = all.iter().map(|spec| {
+            let (settings, inspector, spec) = (self.settings.clone(), self.inspector.clone(), spec.clone());
+            blocking(move || status(&settings, &inspector, &spec))
+        });
+        side_by_side(each).await.into_iter().collect()
     }
 
     async fn close(&self, deadline: Duration) -> Result<(), Error> {

@@ -11,7 +11,7 @@
 //! | `publish_timeout` | `30s` | how long a publish waits for its confirmation |
 //! | `max_payload` | `1000000` | bytes; larger publishes are refused |
 //! | `partitions` | `6` | of topics that are created for applications |
-//! | `retry_partitions` | `6` | of each group's retry topic, at least 3 |
+//! | `retry_partitions` | `2` | of a group's retry topic, for each of three classes of delay; at most the topic's own |
 //! | `replication` | the broker's | replication factor of topics that are created |
 //! | `session_timeout` | `15s` | a member that is silent for so long loses its partitions |
 //! | `revoke_timeout` | `5s` | how long running handlers may finish when partitions move to another instance |
@@ -27,26 +27,42 @@
 //!
 //! # How the contract maps to Kafka
 //!
-//! A *group* is a consumer group; all listeners of one group in a process share one consumer, polled by its own thread
-//! whatever the handlers do. A *lane* is a partition. Messages are settled in any order: what is committed is the offset
-//! below which everything is done, and what is done above it rides in the commit's metadata, so that a restart repeats as
-//! little as possible. The same metadata counts how often the first unsettled message was started without a verdict.
+//! A *group* on a topic is the consumer group `<topic>.<group>`, with one consumer in each process, polled by a thread of
+//! its own whatever the handlers do; an instance of a broadcast is `<topic>.<group>@<instance>`. One for each topic, not one
+//! for all topics of a group: cooperative-sticky balances the *sum* of partitions and moves them in the order of their names,
+//! so that a second instance would get all of one topic and nothing of another; and so no listener waits for the rebalance
+//! of another, or for its full mailbox.
 //!
-//! The *inbox* of a group is the topic `<topic>.<group>.retry`, read by the group's own consumer. Each message carries its
-//! due time; a third of the partitions is for delays up to 10 s, a third for up to 10 min, the rest for longer ones. Each is
-//! read ahead and waits in memory until it is due, uncommitted. Finished ones are deleted.
+//! A *lane* is a partition. Messages are settled in any order: what is committed is the offset below which everything is
+//! done, and what is done above it rides in the commit's metadata, so that a restart repeats as little as possible. The
+//! same metadata counts how often the first unsettled message was started without a verdict, and tells how many are being
+//! handled.
+//!
+//! The *inbox* of a group is the topic `<topic>.<group>.retry`. It is not subscribed to: each of its partitions goes with one
+//! of the topic's to whoever is assigned that one. Each message carries its due time; a third of the partitions is for
+//! delays up to 10 s, a third for up to 10 min, the rest for longer ones. Up to 2,000 messages of a partition are read ahead
+//! and wait in memory until they are due, uncommitted; behind more than that the order is that of arrival. Finished ones are
+//! deleted, and one that keeps thousands of finished ones from being committed is sent again, unchanged.
 //!
 //! *Dead letters* lie in one partition of their topic and are never moved: replayed and purged ones are marked in
-//! `<dead-letter topic>.resolved.inbox`. A replay that is cut off between the copy and the mark is repeated by the next one.
+//! `<dead-letter topic>.resolved.inbox`, and deleted from the beginning of the topic as far as every group that listens there
+//! has got. A replay that is cut off between the copy and the mark is repeated by the next one.
 //!
 //! A group that is declared for the first time gets its position committed at once, so that nothing published afterwards
-//! is missed. Topics that are published to and do not exist are created.
+//! is missed. That its retry topic exists shows that it was declared before: if its positions are gone then, they expired
+//! (Kafka forgets them after `offsets.retention.minutes`, a week, without a consumer), and it goes on with the oldest
+//! message. Topics that are published to and do not exist are created.
+//!
+//! Topics are made with `max.message.bytes` for the largest payload and its headers; retry and
+//! dead-letter topics take 64 KiB more than the topic that they are for, and keep everything (`retention.ms=-1`).
 //!
 //! # What is known not to work
 //!
 //! - A record header whose name is not UTF-8 loses name and value (rdkafka cannot read it); it shows as
 //!   `postrider-original-unreadable-header-<n>`. With `panic = "abort"` it ends the process.
 //! - Depths count offsets: transaction markers of other programs count as messages that wait.
+//! - A message for later goes to a group's inbox only, not to a topic.
+//! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.
 
 mod broker;
 mod dead_letters;
@@ -63,6 +79,7 @@ mod progress;
 mod publisher;
 mod reader;
 mod record;
+mod side_by_side;
 mod start;
 mod status;
 mod topics;

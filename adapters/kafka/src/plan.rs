@@ -12,6 +12,7 @@ use crate::naming::{
 };
 use crate::options::Settings;
 use crate::outbox::Outbox;
+use crate::side_by_side::side_by_side;
 use crate::start::{Beginning, begin, has_position};
 use crate::topics::with_settings;
 
@@ -19,22 +20,37 @@ use crate::topics::with_settings;
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Plans for one connection.
-pub(crate) struct Planner<'a> {
-    pub(crate) settings: &'a Settings,
-    pub(crate) inspector: &'a Inspector,
-    pub(crate) outbox: &'a Arc<Outbox>,
+#[derive(Clone)]
+pub(crate) struct Planner {
+    pub(crate) settings: Settings,
+    pub(crate) inspector: Inspector,
+    pub(crate) outbox: Arc<Outbox>,
     pub(crate) mode: Topology,
 }
 
-impl Planner<'_> {
+impl Planner {
     /// Everything that keeps these from starting.
     pub(crate) async fn plan(&self, all: &[Spec]) -> Vec<Problem> {
+        let each = all.iter().map(|spec| {
+            let (planner, spec) = (self.clone(), spec.clone());
+            async move {
+                let mut problems = Vec::new();
+                check(&spec, &mut problems);
+                if problems.is_empty() {
+                    planner.prepare(&spec, &mut problems).await;
+                }
+                Ok(problems)
+            }
+        });
         let mut problems = Vec::new();
-        for spec in all {
-            let before = problems.len();
-            check(spec, &mut problems);
-            if problems.len() == before {
-                self.prepare(spec, &mut problems).await;
+        for (found, spec) in side_by_side(each).await.into_iter().zip(all) {
+            match found {
+                Ok(found) => problems.extend(found),
+                Err(error) => problems.push(Problem {
+                    listener: spec.listener.clone(),
+                    what: error.to_string(),
+                    help: TRY_AGAIN.to_owned(),
+                }),
             }
         }
         problems
@@ -163,7 +179,7 @@ impl Planner<'_> {
         let (start, broadcast) = (spec.start, spec.sharing == Sharing::Broadcast);
         // A broadcast's group belongs to this process alone: its position is nobody's topology.
         let declare = self.mode == Topology::Declare || broadcast;
-        with_settings(self.settings, move |settings| {
+        with_settings(&self.settings, move |settings| {
             let beginning = Beginning {
                 group: &group,
                 topic: &topic,

@@ -92,14 +92,15 @@ async fn a_frozen_broker_leaves_publishes_unconfirmed() {
     {
         assert!(error.is_retryable() && Instant::now() < deadline, "{error}");
     }
-    let got: Vec<String> = listener
-        .drain(9, Duration::from_secs(8))
-        .await
-        .iter()
-        .map(text)
-        .collect();
-    println!("{got:?}");
-    assert!(got.contains(&"3".to_owned()));
+    // "1" comes again if its acknowledgement was frozen too, "2" if it had arrived.
+    loop {
+        let delivery = listener.one().await;
+        listener.ack(&delivery).await;
+        println!("{}", text(&delivery));
+        if text(&delivery) == "3" {
+            break;
+        }
+    }
     broker.close(PATIENCE).await.unwrap();
 }
 
