@@ -52,6 +52,17 @@
 //!   by group.
 //! - **Returned messages.** The client library logs each publish that nobody receives, payload included, as a warning of
 //!   the target `lapin::returned_messages`: set that target to `error` where topics without receivers are usual.
+//! - **Hostile producers.** A name or property that is not UTF-8 ends the client library's connection. The adapter goes on
+//!   with one connection for each listener, so that only the listener of that message is held up, for about half a
+//!   minute, until the broker gives the message up. Header values nested some hundred levels deep overflow the stack of
+//!   the client library's thread, which ends the process (lapin 4.12.3): where strangers can publish, run with
+//!   `RUST_MIN_STACK=67108864`, which is enough for the deepest that fits a frame.
+//! - **Retries while the server restarts.** What waits in the ladder then comes up to three minutes late: so long the
+//!   server waits for its own confirms (`dead_letter_worker_publisher_confirm_timeout`, 180 s; seen on 3.10). Nothing is
+//!   lost. With `[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].` in its `advanced.config` it is
+//!   seconds.
+//! - **Log lines of the client library.** Its target `lapin` logs errors for what the adapter expects and deals with, such
+//!   as looking whether a queue exists: set it to `off` where that disturbs.
 //! - **Retries in great numbers.** The broker moves dead letters from queue to queue 32 at a time: thousands of retries due
 //!   in the same moment come some seconds late.
 
