@@ -71,6 +71,7 @@ mod confirms;
 mod dead_index;
 mod dead_letters;
 mod declare;
+mod fate;
 mod fault;
 mod held;
 mod keeper;

@@ -11,15 +11,16 @@ use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
-use postrider_contract::{Error, ErrorKind, Receipt};
+use postrider_contract::{Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::confirms::{Flights, Slot};
 use crate::declare::answer;
+use crate::fate::{Fate, verdict};
 use crate::fault;
 use crate::link::{Link, Live};
-use crate::outgoing::{Parcel, Unroutable};
+use crate::outgoing::Parcel;
 use crate::publisher::{Answer, Batch, Request};
 use crate::topology::Topology;
 
@@ -41,13 +42,6 @@ impl Session {
     fn blocked(&self) -> bool {
         self.live.connection.status().blocked()
     }
-}
-
-/// What a confirm said, returns aside.
-enum Fate {
-    Taken,
-    Refused,
-    Lost(lapin::Error),
 }
 
 /// A batch whose answers are coming in.
@@ -333,58 +327,6 @@ impl PublishLoop {
         for index in 0..count {
             self.settle(number, index, Err(error.clone()));
         }
-    }
-}
-
-/// What a publish's end means.
-fn verdict(slot: &Slot, fate: Fate) -> Answer {
-    let error = match fate {
-        Fate::Taken if !slot.returned => return Ok(Receipt { received: true }),
-        Fate::Taken => match slot.unroutable {
-            Unroutable::Told => return Ok(Receipt { received: false }),
-            Unroutable::NoReceiver => Error::new(
-                ErrorKind::NoReceiver,
-                format!("nobody receives `{}`: no queue is bound to it", slot.routing_key),
-            ),
-            Unroutable::Missing => Error::new(
-                ErrorKind::NoReceiver,
-                format!(
-                    "`{}` leads nowhere from exchange `{}`: its queue is missing; declare the listener's topology again",
-                    slot.routing_key, slot.exchange
-                ),
-            ),
-        },
-        Fate::Refused => Error::new(
-            ErrorKind::Unavailable,
-            "the broker refused the message: a queue is full or has lost its majority",
-        ),
-        Fate::Lost(error) => lost(slot, &error),
-    };
-    Err(match &slot.message_id {
-        Some(id) => error.with_message_id(id.clone()),
-        None => error,
-    })
-}
-
-/// The channel ended before the confirm came.
-fn lost(slot: &Slot, error: &lapin::Error) -> Error {
-    let text = fault::text(error);
-    let exchange = &*slot.exchange;
-    // A refusal that names the exchange concerns every publish to it: none was taken.
-    let kind = match fault::reply_code(error) {
-        Some(code) if !exchange.is_empty() && text.contains(&format!("'{exchange}'")) => match code {
-            fault::ACCESS_REFUSED => ErrorKind::Denied,
-            fault::NOT_FOUND => ErrorKind::Unavailable,
-            _ => ErrorKind::Unconfirmed,
-        },
-        _ => ErrorKind::Unconfirmed,
-    };
-    match kind {
-        ErrorKind::Unconfirmed => Error::new(
-            kind,
-            format!("the connection was lost before the confirm came: {text}"),
-        ),
-        _ => Error::new(kind, format!("publishing to exchange `{exchange}`: {text}")),
     }
 }
 
