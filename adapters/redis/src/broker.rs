@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::dead_letters::Letters;
 use crate::durability;
 use crate::keys;
-use crate::link::Link;
+use crate::link::{Link, closed};
 use crate::mover::{Kind, Mover, Route};
 use crate::publish::Publisher;
 use crate::pubsub::channel::Channel;
@@ -308,11 +308,4 @@ impl Drop for Redis {
         self.closing.cancel();
         self.closed.cancel();
     }
-}
-
-fn closed() -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "the connection to Redis was closed from this side",
-    )
 }

@@ -31,7 +31,10 @@ pub(crate) struct Decoded {
 /// Calls `each` with every field of the message.
 pub(crate) fn each(message: &Message, mut each: impl FnMut(&[u8], &[u8])) {
     for (name, value) in message.headers.iter() {
-        each(escaped(name).as_bytes(), &value.to_bytes());
+        match value {
+            Value::Text(text) => each(escaped(name).as_bytes(), text.as_bytes()),
+            other => each(escaped(name).as_bytes(), &other.to_bytes()),
+        }
     }
     if let Some(key) = &message.key {
         each(KEY.as_bytes(), key);

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn who_does_not_count_is_not_identity() {
+    fn an_id_of_zeros_tells_nothing_apart() {
         let frame = Frame::encode(&Message::new("hi"), &[0; 16], 3);
         assert!(Frame::is_frame(&frame));
         assert_eq!(Frame::identity(&frame), None);

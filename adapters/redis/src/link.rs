@@ -43,6 +43,22 @@ struct Live {
     /// Counts connections, so that a late failure does not tear down the next one.
     generation: u64,
     failures: u32,
+    closed: bool,
+}
+
+/// A handle on the shared connection.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    connection: MultiplexedConnection,
+    generation: u64,
+}
+
+/// This side was closed.
+pub(crate) fn closed() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the connection to Redis was closed from this side",
+    )
 }
 
 impl Link {
@@ -70,7 +86,10 @@ impl Link {
         let deadline = Instant::now() + within;
         let mut reloaded = false;
         loop {
-            let (mut connection, generation) = self.connection(deadline).await.map_err(Failure::before)?;
+            let Shared {
+                mut connection,
+                generation,
+            } = self.shared(deadline).await.map_err(Failure::before)?;
             let answer = timeout(left(deadline), connection.send_packed_command(command)).await;
             let failure = match answer {
                 Ok(Ok(Value::ServerError(error))) if error.code() == "NOSCRIPT" && !reloaded => {
@@ -108,9 +127,24 @@ impl Link {
             return Ok(Vec::new());
         }
         let deadline = Instant::now() + within;
-        let (mut connection, generation) = self.connection(deadline).await.map_err(Failure::before)?;
+        let shared = self.shared(deadline).await.map_err(Failure::before)?;
+        self.pipeline_on(shared, commands, deadline).await
+    }
+
+    /// The same on a connection that was taken before, so that several follow one another on it.
+    pub(crate) async fn pipeline_on(
+        &self,
+        shared: Shared,
+        commands: &Pipeline,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, Failure> {
+        let Shared {
+            mut connection,
+            generation,
+        } = shared;
+        let within = left(deadline);
         let answer = connection.send_packed_commands(commands, 0, commands.len());
-        let failure = match timeout(left(deadline), answer).await {
+        let failure = match timeout(within, answer).await {
             Ok(Ok(values)) => {
                 for value in &values {
                     if let Value::ServerError(error) = value {
@@ -129,7 +163,7 @@ impl Link {
     }
 
     /// The shared connection, made if need be; tried again with backoff until the deadline.
-    async fn connection(&self, deadline: Instant) -> Result<(MultiplexedConnection, u64), Error> {
+    pub(crate) async fn shared(&self, deadline: Instant) -> Result<Shared, Error> {
         if let Some(live) = self.live() {
             return Ok(live);
         }
@@ -141,13 +175,20 @@ impl Link {
             if let Some(live) = self.live() {
                 return Ok(live);
             }
+            if self.live.lock().unwrap_or_else(PoisonError::into_inner).closed {
+                return Err(closed());
+            }
             let error = match timeout(left(deadline), self.dedicated(true)).await {
                 Ok(Ok(Dedicated { connection, .. })) => {
                     let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                     live.generation += 1;
                     live.failures = 0;
                     live.connection = Some(connection.clone());
-                    return Ok((connection, live.generation));
+                    let generation = live.generation;
+                    return Ok(Shared {
+                        connection,
+                        generation,
+                    });
                 }
                 Ok(Err(error)) if !error.is_retryable() => return Err(error),
                 Ok(Err(error)) => Some(error),
@@ -165,9 +206,12 @@ impl Link {
         }
     }
 
-    fn live(&self) -> Option<(MultiplexedConnection, u64)> {
+    fn live(&self) -> Option<Shared> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        Some((live.connection.clone()?, live.generation))
+        Some(Shared {
+            connection: live.connection.clone()?,
+            generation: live.generation,
+        })
     }
 
     fn lost(&self, generation: u64) {
@@ -186,10 +230,9 @@ impl Link {
 
     /// Drops the shared connection for good.
     pub(crate) fn disconnect(&self) {
-        self.live
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .connection = None;
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        live.closed = true;
+        live.connection = None;
     }
 
     fn unreachable(&self, why: Option<Error>) -> Error {

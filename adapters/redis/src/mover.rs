@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_contract::Error;
+use postrider_contract::{Backoff, Error};
 use redis::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -85,15 +85,23 @@ impl Mover {
     }
 
     pub(crate) async fn run(&self, stop: CancellationToken) {
+        let mut failures = 0;
         loop {
             let looked = tokio::select! {
                 looked = self.look() => looked,
                 () = stop.cancelled() => return,
             };
-            let wait = looked.unwrap_or_else(|error| {
-                tracing::debug!(%error, "what is due cannot be looked at");
-                GLANCE
-            });
+            let wait = match looked {
+                Ok(wait) => {
+                    failures = 0;
+                    wait
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "what is due cannot be looked at");
+                    failures += 1;
+                    Backoff::RECONNECT.wait(failures).min(Duration::from_secs(2))
+                }
+            };
             let mut until = Instant::now() + wait;
             self.planned.store(
                 until.duration_since(self.begun).as_millis() as u64,

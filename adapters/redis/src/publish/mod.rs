@@ -1,0 +1,170 @@
+//! Publishing: batches become pipelines, and are confirmed by the server's answers.
+
+mod prepare;
+mod send;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use postrider_contract::{Error, ErrorKind, Message, Outgoing, Receipt};
+use redis::Value;
+use tokio::time::Instant;
+
+use crate::failure::{Failure, unexpected};
+use crate::frame::{Frame, Publisher as Id, new_publisher};
+use crate::link::Link;
+use crate::mover::Mover;
+use crate::publish::prepare::Later;
+pub(crate) use crate::publish::prepare::milliseconds_until;
+use crate::publish::send::{Batch, REPLICAS};
+use crate::scripts::Name;
+use crate::settings::Settings;
+use crate::topics::Topics;
+
+/// What is put off by one call of the script at most: it blocks the server meanwhile.
+const LATER_COUNT: usize = 500;
+const LATER_BYTES: usize = 4_000_000;
+
+type Answer = Result<Receipt, Error>;
+
+/// Sends messages to topics and inboxes.
+pub(crate) struct Publisher {
+    link: Arc<Link>,
+    settings: Arc<Settings>,
+    topics: Arc<Topics>,
+    mover: Arc<Mover>,
+    /// Numbers what goes to channels, so that receivers can count what they miss.
+    id: Id,
+    /// Tells apart what goes through sorted sets and inboxes.
+    aside: Id,
+    numbered: AtomicU64,
+    under_way: AtomicUsize,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        settings: Arc<Settings>,
+        topics: Arc<Topics>,
+        mover: Arc<Mover>,
+    ) -> Self {
+        Self {
+            link,
+            settings,
+            topics,
+            mover,
+            id: new_publisher(true),
+            aside: new_publisher(false),
+            numbered: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
+        }
+    }
+
+    /// How many calls are under way.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Acquire)
+    }
+
+    /// Sends a batch; an answer for each.
+    pub(crate) async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Answer> {
+        self.under_way.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.under_way);
+        let deadline = Instant::now() + self.settings.publish_timeout;
+        let mut batch = Batch::new(self, batch.into_iter().enumerate(), deadline);
+        batch.send().await;
+        let (later, mut answers) = (batch.later, batch.answers);
+        self.put_off(later, deadline, &mut answers).await;
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(|| Err(unexpected("a publish was left without an answer"))))
+            .collect()
+    }
+
+    /// A frame for an inbox or a sorted set.
+    pub(crate) fn frame_aside(&self, message: &Message) -> Vec<u8> {
+        Frame::encode(
+            message,
+            &self.aside,
+            self.numbered.fetch_add(1, Ordering::Relaxed) + 1,
+        )
+    }
+
+    async fn put_off(&self, later: Vec<Later>, deadline: Instant, answers: &mut [Option<Answer>]) {
+        let mut later = later.into_iter().peekable();
+        while let Some(first) = later.next() {
+            let mut call = self.link.script(Name::Delay, &[&first.route.from]);
+            call.arg(first.milliseconds).arg(&first.frame);
+            let (route, mut bytes) = (first.route, first.frame.len());
+            let mut soonest = first.milliseconds;
+            let mut indices = vec![first.index];
+            while let Some(next) = later.next_if(|next| {
+                next.route == route && indices.len() < LATER_COUNT && bytes + next.frame.len() <= LATER_BYTES
+            }) {
+                call.arg(next.milliseconds).arg(&next.frame);
+                bytes += next.frame.len();
+                soonest = soonest.min(next.milliseconds);
+                indices.push(next.index);
+            }
+            let within = deadline.saturating_duration_since(Instant::now());
+            let answer = match self.link.run(&call, within).await {
+                Ok(_) => self.replicated(deadline).await,
+                Err(failure) => Err(unconfirmed(failure)),
+            };
+            if answer.is_ok() {
+                self.mover.watch(route);
+                self.mover.due_in(soonest);
+            }
+            for index in indices {
+                answers[index] = Some(answer.clone().map(|()| Receipt { received: true }));
+            }
+        }
+    }
+
+    /// Waits for the replicas, where the URL says so.
+    async fn replicated(&self, deadline: Instant) -> Result<(), Error> {
+        let wanted = self.settings.wait_replicas;
+        if wanted == 0 {
+            return Ok(());
+        }
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(wanted).arg(REPLICAS.as_millis() as u64);
+        let within = deadline.saturating_duration_since(Instant::now());
+        let reply = self.link.run(&wait, within).await.map_err(unconfirmed)?;
+        copies_missing(wanted, Some(&reply)).map_or(Ok(()), Err)
+    }
+}
+
+struct Counted<'a>(&'a AtomicUsize);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn copies_missing(wanted: u64, reply: Option<&Value>) -> Option<Error> {
+    if wanted == 0 {
+        return None;
+    }
+    let have = match reply {
+        Some(Value::Int(have)) => u64::try_from(*have).unwrap_or(0),
+        _ => 0,
+    };
+    (have < wanted).then(|| {
+        Error::new(
+            ErrorKind::Unconfirmed,
+            format!(
+                "{have} of {wanted} replicas confirmed it within {REPLICAS:?} (wait_replicas in the URL)"
+            ),
+        )
+    })
+}
+
+/// What was sent and not answered may be there; what was not sent is not.
+fn unconfirmed(failure: Failure) -> Error {
+    if failure.sent {
+        Error::new(ErrorKind::Unconfirmed, "sent to Redis and not confirmed").with_source(failure.error)
+    } else {
+        failure.error
+    }
+}
