@@ -14,10 +14,13 @@ mod meter;
 mod middleware;
 #[cfg(feature = "ops")]
 mod ops;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod prelude;
 mod publisher;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod trace;
 
 pub use app::{App, ListenerState, ListenerStatus, Running};
 pub use engine::Registration;

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::contract::{
     Broker, ByteString, Bytes, Error, ErrorKind, Message as RawMessage, Outgoing, Receipt, Value, names,
 };
 use crate::meter::{Sent, TopicMeter};
+use crate::trace::{self, Carried};
 use crate::{Message, connect};
 
 /// Sends messages; cheap to clone.
@@ -40,6 +42,8 @@ pub struct Publisher {
     /// Sends under way, so that a drain can wait for them.
     pending: TaskTracker,
     sent: Arc<Sent>,
+    /// The trace of the delivery that it was taken from.
+    carried: Option<Carried>,
     #[cfg(feature = "testing")]
     tap: Option<Arc<crate::testing::Tap>>,
 }
@@ -52,6 +56,7 @@ impl Publisher {
             broker,
             pending: TaskTracker::new(),
             sent,
+            carried: None,
             #[cfg(feature = "testing")]
             tap: None,
         }
@@ -65,6 +70,17 @@ impl Publisher {
     #[cfg(feature = "testing")]
     pub(crate) fn tap(&self) -> Option<&crate::testing::Tap> {
         self.tap.as_deref()
+    }
+
+    /// The same within the trace of a message.
+    pub(crate) fn carrying(mut self, carried: Option<Carried>) -> Self {
+        self.carried = carried;
+        self
+    }
+
+    /// The broker's name, such as `kafka`.
+    pub(crate) fn system(&self) -> &'static str {
+        self.broker.capabilities().system
     }
 
     pub(crate) fn sent(&self) -> &Sent {
@@ -144,10 +160,11 @@ impl Publisher {
                 tap.published(outgoing);
             }
         }
+        let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
         let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
         let about: Vec<_> = batch.iter().map(about).collect();
         let begin = Instant::now();
-        let answers = self.broker.publish(batch).await;
+        let answers = self.broker.publish(batch).instrument(span).await;
         self.sent.batch(answers.len(), begin.elapsed());
         let told = |(answer, (id, meter)): (Result<Receipt, Error>, (ByteString, Arc<TopicMeter>))| {
             meter.count(&answer);

@@ -305,6 +305,8 @@ fn launch(
             .map(|_| Queue::new(settings.ordered))
             .collect(),
         settles: Settles::new(can.lease.is_some()),
+        #[cfg(feature = "otel")]
+        links: crate::trace::Links::default(),
         meter: Meter::new(subject, shared.metrics),
         health: Health::new(),
         cut_off: shared.cut_off.clone(),

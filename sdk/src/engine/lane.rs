@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::Instrument;
+
 use super::queue::Item;
 use super::settles::Verdicts;
 use super::{Queue, Work};
@@ -13,6 +15,7 @@ use crate::listener::{
 };
 use crate::meter::{Stopwatch, What};
 use crate::middleware::{Decision, Next, guarded};
+use crate::trace;
 
 /// How many a lane takes at once where others wait for work too.
 const SHARED_CHUNK: usize = 16;
@@ -98,15 +101,21 @@ impl Lane<'_> {
             middleware,
             ..
         } = &**self.work;
-        let ended = if middleware.is_empty() {
+        let span = trace::process(cx);
+        let ended = if middleware.is_empty() && span.is_disabled() {
             guarded(L::call(cx), options.timeout, cut_off, || self.wait()).await
         } else {
             let next = Next::new(middleware, &|cx| Box::pin(L::call(cx)));
-            guarded(next.run(cx), options.timeout, cut_off, || self.wait()).await
+            let handled = next.run(cx).instrument(span.clone());
+            guarded(handled, options.timeout, cut_off, || self.wait()).await
         };
-        match ended {
-            Ok(outcome) | Err(outcome) => outcome,
+        let (Ok(mut outcome) | Err(mut outcome)) = ended;
+        trace::ended(&span, &cx.delivery, &mut outcome);
+        #[cfg(feature = "otel")]
+        if cx.acker.is_none() {
+            self.work.links.add(cx.delivery.token, &span);
         }
+        outcome
     }
 
     /// Before waiting: others may have what was not started, and no verdict waits with it.
@@ -188,6 +197,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     let Some(first) = contexts.first() else { return };
     let call = L::call(first, L::Items::from_items(items), contexts.len());
     let begin = Instant::now();
+    let call = call.instrument(trace::process_many(first, &contexts));
     let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
     work.meter.processed_batch(begin.elapsed(), contexts.len());
     let outcomes = match ended {

@@ -89,6 +89,8 @@ pub(crate) struct Work {
     /// One, or one for each lane where order is kept.
     pub(crate) queues: Vec<Queue>,
     pub(crate) settles: Settles,
+    #[cfg(feature = "otel")]
+    pub(crate) links: crate::trace::Links,
     pub(crate) meter: Meter,
     pub(crate) health: Health,
     /// Ends handlers that outlast the drain's deadline.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::settles::Verdicts;
 use super::{Lane, ListenerState, Work};
@@ -13,6 +14,7 @@ use crate::contract::{
     Backoff, Delivery, Error, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
 };
 use crate::meter::{Tally, TopicMeter, What};
+use crate::trace;
 
 /// What is tried again when it could not be settled waits between these.
 const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
@@ -149,6 +151,13 @@ async fn tick(ticks: &mut Option<tokio::time::Interval>) {
 /// Hands deliveries to their queues.
 fn accept(work: &Work, deliveries: &mut Vec<Delivery>, draining: bool) {
     work.meter.received(deliveries.len());
+    let scope = &work.scope;
+    trace::received(
+        scope.publisher.system(),
+        &work.policy.topic,
+        &scope.group,
+        deliveries,
+    );
     work.settles.received(deliveries);
     if draining {
         for delivery in deliveries.drain(..) {
@@ -247,7 +256,19 @@ async fn settle(work: &Work, settler: &dyn Settler) {
         tokens.extend(verdicts.batch.iter().map(|settlement| settlement.token));
         publishes(work, &verdicts, &mut emitted);
         let begin = Instant::now();
-        settler.settle(&mut verdicts.batch, &mut answers).await;
+        #[cfg(feature = "otel")]
+        let span = {
+            let scope = &work.scope;
+            let topic = &work.policy.topic;
+            work.links
+                .settle(scope.publisher.system(), topic, &scope.group, &tokens)
+        };
+        #[cfg(not(feature = "otel"))]
+        let span = tracing::Span::none();
+        settler
+            .settle(&mut verdicts.batch, &mut answers)
+            .instrument(span)
+            .await;
         let took = begin.elapsed();
         verdicts.batch.clear();
         for (meter, _) in emitted

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Context, HandlerError, Reason, StateMap};
 use crate::Publisher;
 use crate::contract::{self, Bytes, names};
+use crate::trace::Carried;
 
 /// A parameter of a listener after the payload.
 ///
@@ -163,7 +164,7 @@ impl Extract for Topic {
 
 impl Extract for Publisher {
     fn extract(cx: &Context) -> Result<Self, HandlerError> {
-        Ok(cx.publisher().clone())
+        Ok(cx.publisher().clone().carrying(Carried::of(cx.headers())))
     }
 }
 

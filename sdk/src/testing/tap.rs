@@ -87,7 +87,9 @@ impl Tap {
     pub(crate) fn ended(&self, listener: &str, delivery: &Delivery, attempt: u32, outcome: &Outcome) {
         let ended = match outcome {
             Outcome::Ack { emit } => {
-                emit.iter().for_each(|outgoing| self.published(outgoing));
+                for outgoing in emit {
+                    self.published(outgoing);
+                }
                 Ended::Handled
             }
             Outcome::Failed(error) => Ended::Failed {

@@ -1,0 +1,179 @@
+//! One trace across four services, a retry and a dead letter, through every broker, read back from an OTLP receiver.
+
+#![cfg(feature = "otel")]
+
+#[allow(dead_code, reason = "shared with the contract's tests")]
+#[path = "../contract/kit.rs"]
+mod kit;
+mod receiver;
+
+use std::sync::LazyLock;
+
+use kit::{Seen, Target, eventually};
+use postrider::otel::Traces;
+use postrider::prelude::*;
+use receiver::{Receiver, Span};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "trace.order", key = order)]
+struct Ordered {
+    order: u64,
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "trace.stock", key = order)]
+struct Reserved {
+    order: u64,
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "trace.payment", key = order)]
+struct Paid {
+    order: u64,
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "trace.shipment", key = order)]
+struct Shipped {
+    order: u64,
+}
+
+/// Fails once; what it returns is published.
+#[listener(
+    topic = "trace.order",
+    publish = "trace.stock",
+    retry(attempts = 2, backoff = "20ms")
+)]
+async fn inventory(order: Ordered, attempt: Attempt) -> Result<Reserved, HandlerError> {
+    if attempt.0 == 1 {
+        return Err("the warehouse is closed".into());
+    }
+    Ok(Reserved { order: order.order })
+}
+
+/// Publishes by hand.
+#[listener(topic = "trace.stock")]
+async fn payment(stock: Reserved, publisher: Publisher) -> Result<(), HandlerError> {
+    publisher.send(&Paid { order: stock.order }).await?;
+    Ok(())
+}
+
+#[listener(topic = "trace.payment", publish = "trace.shipment", concurrency = 4)]
+async fn shipping(paid: Paid) -> Shipped {
+    Shipped { order: paid.order }
+}
+
+/// Gives up.
+#[listener(topic = "trace.shipment")]
+async fn notification(_: Shipped) -> Result<(), HandlerError> {
+    Err(HandlerError::permanent("no address"))
+}
+
+/// The one collector of this process.
+static COLLECTOR: LazyLock<(Receiver, Traces)> = LazyLock::new(|| {
+    let (receiver, address) = Receiver::start();
+    let traces = Traces::to("shop", &address).unwrap();
+    let layer = traces.layer().with_filter(LevelFilter::INFO);
+    tracing_subscriber::registry().with(layer).init();
+    (receiver, traces)
+});
+
+async fn one_trace(broker: &'static str) {
+    let Some(target) = Target::find(broker) else {
+        return;
+    };
+    let (receiver, traces) = &*COLLECTOR;
+    let seen = Seen::default();
+    let listeners = listeners![inventory, payment, shipping, notification];
+    let running = target.start(&seen, listeners).await;
+    running.publisher().send(&Ordered { order: 7 }).await.unwrap();
+    let given_up = || running.status()[3].counts.dead_lettered == 1;
+    eventually(|| format!("{:#?}", running.status()), given_up).await;
+    let mut letters = running.dead_letters("notification").unwrap();
+    let letters = letters.browse(None, 10).await.unwrap();
+    let dead = letters[0].message.headers.get_str("traceparent");
+    let dead = dead.unwrap_or_default().to_owned();
+    running.shutdown().await.unwrap();
+    let flushing = traces.clone();
+    tokio::task::spawn_blocking(move || flushing.flush().unwrap())
+        .await
+        .unwrap();
+
+    let spans = receiver.spans();
+    let of_group = |span: &&Span| span.attribute("messaging.consumer.group.name") == target.name;
+    let mine: Vec<&Span> = spans.iter().filter(of_group).collect();
+    let process = |topic: &str| -> Vec<&&Span> {
+        let is = |span: &&&Span| span.name == "process" && span.topic() == topic;
+        mine.iter().filter(is).collect()
+    };
+    let first = process("trace.order")[0];
+    let trace: Vec<&Span> = spans.iter().filter(|span| span.trace == first.trace).collect();
+    for (topic, attempts) in [
+        ("trace.order", 2),
+        ("trace.stock", 1),
+        ("trace.payment", 1),
+        ("trace.shipment", 1),
+    ] {
+        let found = process(topic);
+        assert_eq!(found.len(), attempts, "{topic}: {trace:#?}");
+        for span in found {
+            assert_eq!(span.trace, first.trace, "{topic} left the trace");
+            assert_eq!(span.kind, 5, "a consumer");
+            assert!(
+                trace.iter().any(|other| other.id == span.parent),
+                "{topic} has no parent: {trace:#?}"
+            );
+        }
+    }
+    assert!(
+        dead.contains(&first.trace),
+        "the dead letter left the trace: {dead:?}"
+    );
+    let attempts = process("trace.order");
+    let (failed, retried) = (
+        attempts.iter().find(|span| span.failed),
+        attempts.iter().find(|span| !span.failed),
+    );
+    assert_eq!(failed.unwrap().attribute("postrider.attempt"), "1");
+    assert_eq!(failed.unwrap().attribute("error.type"), "error");
+    assert_eq!(retried.unwrap().attribute("postrider.attempt"), "2");
+    assert_eq!(process("trace.stock")[0].parent, retried.unwrap().id);
+    let sends: Vec<_> = trace.iter().filter(|span| span.name == "send").collect();
+    assert_eq!(sends.len(), 2, "by the test, and by `payment`: {sends:#?}");
+    let by_payment = sends.iter().find(|span| span.topic() == "trace.payment").unwrap();
+    assert_eq!(by_payment.parent, process("trace.stock")[0].id);
+    assert_eq!(by_payment.kind, 4, "a producer");
+    for name in ["receive", "settle"] {
+        let links = |span: &&&Span| span.name == name && span.links.contains(&first.trace);
+        assert!(mine.iter().filter(links).count() >= 4, "{name}: {mine:#?}");
+    }
+}
+
+#[tokio::test]
+async fn through_memory() {
+    one_trace("memory").await;
+}
+
+#[tokio::test]
+async fn through_rabbitmq() {
+    one_trace("rabbitmq").await;
+}
+
+#[tokio::test]
+async fn through_redis_streams() {
+    one_trace("redis").await;
+}
+
+#[tokio::test]
+async fn through_redis_pubsub() {
+    one_trace("redis_pubsub").await;
+}
+
+#[tokio::test]
+async fn through_kafka() {
+    one_trace("kafka").await;
+}
