@@ -147,6 +147,7 @@ impl Broker for RabbitBroker {
     }
 
     async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        let _ = timeout(deadline.max(Duration::from_millis(100)), self.shared.written()).await;
         // Receivers end with this, and with their channels what is unsettled goes back.
         self.shared.closed.send_replace(true);
         let closing = async {

@@ -79,13 +79,16 @@ pub(crate) async fn keep(
                     return;
                 }
                 let end = tokio::select! {
-                    () = shared.closing() => return,
+                    () = shared.closing() => None,
                     end = wait_for_end(&mut ended, epoch) => end,
                     () = assure(&subscribed, &live) => None,
                     () = subscribed.flush_in_time() => None,
                     () = lifting => None,
                 };
-                let Some(end) = end else { return };
+                let Some(end) = end else {
+                    subscribed.written().await;
+                    return;
+                };
                 failures = if since.elapsed() >= GOOD || end.unparsable {
                     0
                 } else {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicNackOptions};
+use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
 use postrider_contract::{Delivery, Order, Spec, Token};
 use tokio::sync::{Notify, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::held::{Held, tag};
 use crate::link::Link;
@@ -23,6 +23,10 @@ use crate::window::{Frame, Window};
 const TOGETHER: usize = 128;
 /// So long a settlement waits for others: far less than a round trip to a busy broker, and enough for a burst.
 const MOMENT: Duration = Duration::from_millis(1);
+/// So long the end of a subscription waits for the server's answer to its last settlements.
+const WRITTEN: Duration = Duration::from_secs(2);
+/// So long the server has to hand settlements on to the queue before its channel is closed.
+const HANDED_ON: Duration = Duration::from_millis(150);
 
 /// What every part of a connected broker uses.
 pub(crate) struct Shared {
@@ -52,6 +56,17 @@ impl Shared {
         all.iter()
             .filter_map(Weak::upgrade)
             .for_each(|subscribed| subscribed.flush());
+    }
+
+    /// Waits until every settlement has reached the server.
+    pub(crate) async fn written(&self) {
+        let all: Vec<Arc<Subscribed>> = {
+            let all = self.subscribed.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        for subscribed in all {
+            subscribed.written().await;
+        }
     }
 
     /// Disconnects; what is queued on the connections goes out before.
@@ -235,6 +250,20 @@ impl Subscribed {
     pub(crate) fn flush(&self) {
         if let Some(open) = &mut self.current().open {
             open.flush();
+        }
+    }
+
+    /// Sends what is queued and waits until the server has dealt with it: an answer on the same channel comes after. What a
+    /// closing channel has not written yet the client library drops, and the server would deliver it again.
+    pub(crate) async fn written(&self) {
+        self.flush();
+        let channel = self.current().open.as_ref().map(|open| open.channel.clone());
+        if let Some(channel) = channel {
+            // Counts for later consumers of this channel alone, and there are none.
+            let _ = timeout(WRITTEN, channel.basic_qos(1, BasicQosOptions::default())).await;
+            // Behind the channel the server hands settlements on to a quorum queue, 32 at a time, and forgets the rest when
+            // the channel ends. Nothing tells when it is done.
+            sleep(HANDED_ON).await;
         }
     }
 
