@@ -1,5 +1,6 @@
 //! Verdicts, and what becomes of deliveries without one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_contract::{Origin, Settled, Settlement, Verdict};
@@ -66,38 +67,44 @@ pub async fn out_of_order_acknowledgements(run: Run) {
 /// An orderly close gives back what is unsettled, and a peer that is running gets it.
 pub async fn what_a_closed_instance_held_goes_to_a_peer(run: Run) {
     let topic = run.topic("t");
-    let [(one, mut first), (two, mut second)] = run.two(&spec(&topic, "g")).await;
-    one.publish_numbered(&topic, 0..40).await;
-    take_all(&mut first, &mut second, 40).await;
+    let [(one, first), (two, mut second)] = hold_together(&run, &topic, 40).await;
     one.close().await;
     second.hold(40).await;
+    drop(first);
     two.close().await;
 }
 
 /// Handles that are simply dropped, as in a crash: the peer gets what they held.
 pub async fn what_a_lost_instance_held_goes_to_a_peer(run: Run) {
     let topic = run.topic("t");
-    let [(one, mut first), (two, mut second)] = run.two(&spec(&topic, "g")).await;
-    one.publish_numbered(&topic, 0..40).await;
-    take_all(&mut first, &mut second, 40).await;
-    drop((first, one));
+    let [lost, (two, mut second)] = hold_together(&run, &topic, 40).await;
+    drop(lost);
     second.hold(40).await;
     two.close().await;
 }
 
-/// Both take until they hold this many together.
-async fn take_all(first: &mut Subscribed, second: &mut Subscribed, count: usize) {
+/// Two instances that hold this many together. The first of them holds at least half, so that losing it matters.
+async fn hold_together(run: &Run, topic: &Arc<str>, count: usize) -> [(Instance, Subscribed); 2] {
+    let [(one, mut first), (two, mut second)] = run.two(&spec(topic, "g")).await;
+    one.publish_numbered(topic, 0..count).await;
     let all = async {
         while first.held() + second.held() < count {
-            let (one, two) = (first.room().min(10), second.room().min(10));
+            let (most, most_too) = (first.room().min(10), second.room().min(10));
             tokio::select! {
-                _ = first.step(one) => (),
-                _ = second.step(two) => (),
+                _ = first.step(most) => (),
+                _ = second.step(most_too) => (),
             }
         }
     };
     let taken = tokio::time::timeout(Duration::from_secs(20), all).await;
     taken.expect("the two instances get everything");
+    let swap = first.held() < second.held();
+    let both = [(one, first), (two, second)];
+    if swap {
+        let [one, two] = both;
+        return [two, one];
+    }
+    both
 }
 
 /// A release brings the same message again, the attempt not used up.
