@@ -46,7 +46,7 @@ impl State {
                     item.stage = Stage::Waiting;
                     let size = item.size();
                     lane.is_no_longer_delayed(size);
-                    self.queue(id, offset);
+                    self.line_up(id, offset, size);
                 }
             }
         }

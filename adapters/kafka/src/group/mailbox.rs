@@ -11,11 +11,19 @@ use tokio::sync::Notify;
 /// A message that waits, by its place: lane, epoch, offset.
 pub(crate) type Place = (u32, u32, i64);
 
+/// A message in line.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) place: Place,
+    /// About how many bytes it takes.
+    pub(crate) size: usize,
+}
+
 /// Deliveries and news for one [`Receiver`](postrider_contract::Receiver).
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     /// To be delivered, in order.
-    pub(crate) queue: VecDeque<Place>,
+    queue: VecDeque<Waiting>,
     /// About how many bytes the queue takes.
     pub(crate) size: usize,
     /// On the return path, by due time.
@@ -46,25 +54,33 @@ impl Mailbox {
     }
 
     /// Appends what is to be delivered.
-    pub(crate) fn push(&mut self, place: Place, size: usize) {
-        self.queue.push_back(place);
-        self.size += size;
+    pub(crate) fn push(&mut self, waiting: Waiting) {
+        self.size += waiting.size;
+        self.queue.push_back(waiting);
         self.fuller = true;
     }
 
     /// Puts what was delivered before the rest; among what came back before it, by its offset.
-    pub(crate) fn push_front(&mut self, place: Place, size: usize) {
-        let earlier = |waiting: &&Place| waiting.0 == place.0 && waiting.2 < place.2;
+    pub(crate) fn push_front(&mut self, waiting: Waiting) {
+        let (lane, _, offset) = waiting.place;
+        let earlier = |other: &&Waiting| other.place.0 == lane && other.place.2 < offset;
         let at = self.queue.iter().take_while(earlier).count();
-        self.queue.insert(at, place);
-        self.size += size;
+        self.size += waiting.size;
+        self.queue.insert(at, waiting);
         self.fuller = true;
     }
 
-    /// Takes out everything of a lane; what of it was queued had this size.
-    pub(crate) fn drop_lane(&mut self, lane: u32, size: usize) {
-        self.queue.retain(|place| place.0 != lane);
-        self.size = self.size.saturating_sub(size);
+    /// Takes out what is to be delivered next.
+    pub(crate) fn pop(&mut self) -> Option<Place> {
+        let waiting = self.queue.pop_front()?;
+        self.size -= waiting.size;
+        Some(waiting.place)
+    }
+
+    /// Takes out everything of a lane.
+    pub(crate) fn drop_lane(&mut self, lane: u32) {
+        self.queue.retain(|waiting| waiting.place.0 != lane);
+        self.size = self.queue.iter().map(|waiting| waiting.size).sum();
         self.delayed.retain(|Reverse((_, place))| place.0 != lane);
     }
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use postrider_contract::{Delivery, Error, Event, Token};
 
 use super::lane::{Item, Lane, Stage};
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Waiting};
 use super::routes::Route;
 use crate::lock::lock;
 use crate::progress::Progress;
@@ -200,16 +200,9 @@ impl State {
 
     /// Drops what waits of a lane.
     pub(crate) fn clear(&mut self, id: usize) {
-        let Some(lane) = self.lanes.get(id) else {
-            return;
-        };
-        if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
-            let queued = mailbox.queue.iter().filter(|place| place.0 == id as u32);
-            let size = queued
-                .filter_map(|place| lane.tracker.get(place.2))
-                .map(Item::size)
-                .sum();
-            mailbox.drop_lane(id as u32, size);
+        let mailbox = self.lanes.get(id).map(|lane| lane.mailbox);
+        if let Some(mailbox) = mailbox.and_then(|mailbox| self.boxes.get_mut(mailbox)) {
+            mailbox.drop_lane(id as u32);
         }
     }
 
@@ -257,7 +250,7 @@ impl State {
                     mailbox.delayed.push(Reverse((due, place)));
                 }
             }
-            None => self.queue(id, offset),
+            None => self.line_up(id, offset, size),
         }
     }
 
@@ -269,19 +262,18 @@ impl State {
         }
     }
 
-    /// Puts a waiting item in line.
-    pub(super) fn queue(&mut self, id: usize, offset: i64) {
+    /// Puts a waiting item of this size in line.
+    pub(super) fn line_up(&mut self, id: usize, offset: i64, size: usize) {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
-        let Some(item) = lane.tracker.get(offset) else {
-            return;
-        };
-        let size = item.size();
         if lane.one_at_a_time() && lane.tracker.first().is_some_and(|(first, _)| first != offset) {
             lane.backlog.push_back(offset);
         } else if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
-            mailbox.push((id as u32, lane.epoch, offset), size);
+            mailbox.push(Waiting {
+                place: (id as u32, lane.epoch, offset),
+                size,
+            });
         }
     }
 
@@ -292,14 +284,12 @@ impl State {
         };
         let wanted = into.len() + max;
         while into.len() < wanted {
-            let Some((id, epoch, offset)) = mailbox.queue.pop_front() else {
+            let Some((id, epoch, offset)) = mailbox.pop() else {
                 return;
             };
             let Some(lane) = self.lanes.get_mut(id as usize) else {
                 continue;
             };
-            let size = lane.tracker.get(offset).map_or(0, Item::size);
-            mailbox.size = mailbox.size.saturating_sub(size);
             if lane.epoch == epoch && lane.delivers() {
                 into.extend(lane.give(id, offset));
                 self.dirty |= lane.dirty;
@@ -336,7 +326,8 @@ impl State {
             match lane.backlog.front() {
                 Some(&offset) if !lane.one_at_a_time() || Some(offset) == first => {
                     lane.backlog.pop_front();
-                    self.queue(id, offset);
+                    let size = lane.tracker.get(offset).map_or(0, Item::size);
+                    self.line_up(id, offset, size);
                 }
                 _ => return,
             }
@@ -363,14 +354,16 @@ impl State {
                 item.stage = Stage::Waiting;
                 item.turn = item.turn.wrapping_add(1);
                 if delivers {
-                    places.push((lane.mailbox, (token.lane, lane.epoch, offset), item.size()));
+                    let place = (token.lane, lane.epoch, offset);
+                    let size = item.size();
+                    places.push((lane.mailbox, Waiting { place, size }));
                 }
             }
         }
-        places.sort_unstable_by_key(|&(_, place, _)| Reverse(place));
-        for (mailbox, place, size) in places {
+        places.sort_unstable_by_key(|(_, waiting)| Reverse(waiting.place));
+        for (mailbox, waiting) in places {
             if let Some(mailbox) = self.boxes.get_mut(mailbox) {
-                mailbox.push_front(place, size);
+                mailbox.push_front(waiting);
             }
         }
         good
