@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::contract::{Broker, Error, ErrorKind, Spec, Status};
 use crate::engine::{ListenerState, Work};
-use crate::meter::{Counts, Depths, INTERVAL, Subject};
+use crate::meter::{Counts, Depths, INTERVAL, OWN_INTERVAL, Subject};
 
 /// How long a broker may take to tell its depths.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,29 +103,49 @@ impl Overview {
             .collect()
     }
 
-    /// Asks for the depths again and again, and sets the gauges.
+    /// Sets the gauges again and again.
     pub(super) async fn keep_gauges(self: Arc<Self>) {
         let gauges: Vec<Depths> = self
             .listeners
             .iter()
             .map(|listener| Depths::new(listener.subject()))
             .collect();
-        let mut ticks = tokio::time::interval(INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::join!(self.tell_own(&gauges), self.tell_depths(&gauges));
+    }
+
+    /// What this process knows: not held up by a broker that does not answer.
+    async fn tell_own(&self, gauges: &[Depths]) {
+        let mut ticks = every(OWN_INTERVAL);
+        loop {
+            ticks.tick().await;
+            for (listener, gauges) in self.listeners.iter().zip(gauges) {
+                let work = &listener.work;
+                gauges.here(work.health.state().flows(), work.settles.unsettled());
+            }
+        }
+    }
+
+    /// What brokers tell.
+    async fn tell_depths(&self, gauges: &[Depths]) {
+        let mut ticks = every(INTERVAL);
         loop {
             ticks.tick().await;
             let depths = self.depths().await;
-            for ((listener, gauges), depth) in self.listeners.iter().zip(&gauges).zip(depths) {
+            for ((listener, gauges), depth) in self.listeners.iter().zip(gauges).zip(depths) {
                 if let Err(error) = &depth {
                     let name = &listener.spec.listener;
                     tracing::debug!(listener = %name, "the broker does not tell its depths: {error}");
                 }
-                let work = &listener.work;
-                gauges.here(work.health.state().flows(), work.settles.unsettled());
                 gauges.set(depth.ok().as_ref());
             }
         }
     }
+}
+
+fn every(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    ticks
 }
 
 fn no_answer(what: &str) -> Error {

@@ -10,6 +10,9 @@ use crate::contract::Status;
 /// How often brokers are asked.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(5);
 
+/// How often the gauges of what this process knows are set.
+pub(crate) const OWN_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The gauges of one listener.
 pub(crate) struct Depths {
     ready: Gauge,

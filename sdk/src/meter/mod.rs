@@ -6,7 +6,7 @@ mod listener;
 mod publisher;
 mod stopwatch;
 
-pub(crate) use depths::{Depths, INTERVAL};
+pub(crate) use depths::{Depths, INTERVAL, OWN_INTERVAL};
 pub use listener::Counts;
 pub(crate) use listener::{Meter, Subject, Tally, What};
 pub(crate) use publisher::{Sent, TopicMeter};
@@ -126,17 +126,20 @@ pub(crate) fn describe() {
         (n::IN_FLIGHT, "Deliveries that this process holds unsettled."),
         (
             n::WAITING,
-            "Messages that wait for the group, as the broker tells.",
+            "Messages that wait for the group, as the broker tells; NaN where it does not.",
         ),
         (
             n::UNSETTLED,
-            "Messages delivered to the group and not settled, as the broker tells.",
+            "Messages delivered to the group and not settled, as the broker tells; NaN where it does not.",
         ),
         (
             n::RETRYING,
-            "Messages on the group's return path, due or not, as the broker tells.",
+            "Messages on the group's return path, due or not, as the broker tells; NaN where it does not.",
         ),
-        (n::DEAD, "Messages in the dead-letter topic, as the broker tells."),
+        (
+            n::DEAD,
+            "Messages in the dead-letter topic, as the broker tells; NaN where it does not.",
+        ),
     ];
     for (name, what) in gauges {
         describe_gauge!(name, Unit::Count, what);

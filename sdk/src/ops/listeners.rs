@@ -86,7 +86,10 @@ impl Rates {
         let (depths, untold) = match depths {
             Some(Ok(depths)) => (*depths, None),
             Some(Err(error)) => (Status::default(), Some(error.to_string())),
-            None => (Status::default(), None),
+            None => {
+                let untold = "the broker did not answer in time".to_owned();
+                (Status::default(), Some(untold))
+            }
         };
         json!({
             "name": status.name,

@@ -8,7 +8,7 @@ use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::listeners::{Rates, state};
@@ -18,6 +18,8 @@ use crate::contract::{Bytes, Error, Status};
 
 /// Brokers are not asked for their depths more often, however often `/listeners` is.
 const DEPTHS_AGE: Duration = Duration::from_secs(1);
+/// How long `/listeners` waits for them: whoever looks at a broker that is down wants the rest at once.
+const DEPTHS_PATIENCE: Duration = Duration::from_secs(2);
 const INDEX: &str = "postrider\n\n/metrics\n/health/live\n/health/ready\n/listeners\n\
                      POST /listeners/<name>/pause\nPOST /listeners/<name>/resume\n";
 
@@ -27,7 +29,8 @@ pub(super) struct Ops {
     rates: Rates,
     token: Option<String>,
     drain: CancellationToken,
-    depths: Mutex<Option<(Instant, Depths)>>,
+    /// When they were asked for last; nothing where they did not answer in time.
+    depths: Mutex<Option<(Instant, Option<Depths>)>>,
 }
 
 /// What brokers answered, a listener each.
@@ -106,11 +109,15 @@ impl Ops {
     async fn listeners(&self) -> Answer {
         let mut depths = self.depths.lock().await;
         if depths.as_ref().is_none_or(|(at, _)| at.elapsed() > DEPTHS_AGE) {
-            *depths = Some((Instant::now(), self.overview.depths().await));
+            let told = timeout(DEPTHS_PATIENCE, self.overview.depths()).await;
+            *depths = Some((Instant::now(), told.ok()));
         }
-        let depths = depths.as_ref().map_or(&[][..], |(_, depths)| depths);
+        let depths = depths.as_ref().and_then(|(_, depths)| depths.as_ref());
         let status = self.overview.status();
-        let tell = |(place, status)| self.rates.tell(place, status, depths.get(place));
+        let tell = |(place, status)| {
+            let depths = depths.and_then(|depths| depths.get(place));
+            self.rates.tell(place, status, depths)
+        };
         let listeners: Vec<Value> = status.iter().enumerate().map(tell).collect();
         told(StatusCode::OK, &json!({ "listeners": listeners }))
     }

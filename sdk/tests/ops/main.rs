@@ -1,8 +1,13 @@
-//! The operations endpoint, on the embedded broker: what it answers, and what it refuses.
+//! The operations endpoint: what it answers, and what it refuses. Here on the embedded broker, in the modules on every one.
 
 #![cfg(feature = "ops")]
 
+mod every_broker;
 mod http;
+#[allow(dead_code, reason = "shared with the contract's tests")]
+#[path = "../contract/kit.rs"]
+mod kit;
+mod outage;
 
 use std::sync::Arc;
 use std::time::Duration;
