@@ -125,9 +125,9 @@ fn database(url: &BrokerUrl) -> Result<i64, Error> {
 
 fn tls(options: &mut Options) -> Tls {
     Tls {
-        authority: options.text("tls_ca"),
-        certificate: options.text("tls_cert"),
-        key: options.text("tls_key"),
+        authority: options.text("ca_file"),
+        certificate: options.text("cert_file"),
+        key: options.text("key_file"),
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn client(info: ConnectionInfo, tls: Option<&Tls>) -> Result<Client, 
             .map(Some)
             .map_err(|error| config(format!("the file in option `{option}` cannot be read: {error}"))),
     };
-    let client_tls = match (read("tls_cert", &tls.certificate)?, read("tls_key", &tls.key)?) {
+    let client_tls = match (read("cert_file", &tls.certificate)?, read("key_file", &tls.key)?) {
         (Some(client_cert), Some(client_key)) => Some(redis::ClientTlsConfig {
             client_cert,
             client_key,
@@ -34,11 +34,11 @@ pub(crate) fn client(info: ConnectionInfo, tls: Option<&Tls>) -> Result<Client, 
         (None, None) => None,
         _ => {
             return Err(config(
-                "options `tls_cert` and `tls_key` are given together or not at all",
+                "options `cert_file` and `key_file` are given together or not at all",
             ));
         }
     };
-    let root_cert = read("tls_ca", &tls.authority)?;
+    let root_cert = read("ca_file", &tls.authority)?;
     if client_tls.is_none() && root_cert.is_none() {
         return Client::open(info).map_err(wrong);
     }
@@ -59,7 +59,7 @@ pub(crate) fn refused(host: &str, port: u16, error: &RedisError) -> Option<Error
         let reason = text.split("invalid peer certificate").nth(1).unwrap_or_default();
         let reason = reason.trim_start_matches(": ");
         return Some(config(format!(
-            "the certificate of Redis at {host}:{port} is not accepted ({reason}): name its authority with tls_ca, or connect by the name it is made out to"
+            "the certificate of Redis at {host}:{port} is not accepted ({reason}): name its authority with ca_file, or connect by the name it is made out to"
         )));
     }
     text.contains("InvalidContentType").then(|| {

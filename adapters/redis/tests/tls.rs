@@ -73,9 +73,9 @@ async fn a_trusted_server_works_over_both_transports() {
     let (_own, port) = serve(&directory);
     let ca = directory.join("ca.pem");
     for scheme in ["rediss", "rediss+pubsub"] {
-        for own in ["", "&tls_cert=DIR/cert.pem&tls_key=DIR/key.pem"] {
+        for own in ["", "&cert_file=DIR/cert.pem&key_file=DIR/key.pem"] {
             let own = own.replace("DIR", &directory.display().to_string());
-            let url = format!("{scheme}://127.0.0.1:{port}?tls_ca={}{own}", ca.display());
+            let url = format!("{scheme}://127.0.0.1:{port}?ca_file={}{own}", ca.display());
             let broker = connect(&url, "a").await;
             let topic = unique("tls");
             let mut open = open(&broker, spec(&topic, "g")).await;
@@ -97,7 +97,7 @@ async fn what_is_not_trusted_is_refused_at_once() {
     for (served, trusted) in [(&right, &other), (&host, &host), (&past, &past)] {
         let (_own, port) = serve(served);
         let url = format!(
-            "rediss://127.0.0.1:{port}?tls_ca={}",
+            "rediss://127.0.0.1:{port}?ca_file={}",
             trusted.join("ca.pem").display()
         );
         let begun = Instant::now();
@@ -116,7 +116,7 @@ async fn what_is_not_trusted_is_refused_at_once() {
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     // Plaintext where TLS was asked for, and TLS where plaintext was.
     let ca = right.join("ca.pem").display().to_string();
-    let url = own.url("rediss", "", &format!("?tls_ca={ca}&connect_timeout=2s"));
+    let url = own.url("rediss", "", &format!("?ca_file={ca}&connect_timeout=2s"));
     let error = try_connect(&url, "a").await.err().unwrap();
     println!("{error}");
     assert!(
@@ -128,7 +128,7 @@ async fn what_is_not_trusted_is_refused_at_once() {
         .err()
         .unwrap();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    let error = try_connect(&format!("rediss://127.0.0.1:{port}?tls_ca=/nowhere"), "a")
+    let error = try_connect(&format!("rediss://127.0.0.1:{port}?ca_file=/nowhere"), "a")
         .await
         .err()
         .unwrap();

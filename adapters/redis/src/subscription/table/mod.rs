@@ -1,7 +1,10 @@
 //! What lies between reader, receiver and settler: fetched entries that wait, and handed-out ones that are not settled.
 
+mod news;
+mod verdicts;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postrider_contract::{Delivery, Error, Event, Token};
@@ -9,9 +12,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::subscription::entry::{Entry, EntryId, Stream};
-
-/// News kept for a receiver that does not ask; older news of the same kind make way.
-const NEWS: usize = 64;
 
 pub(crate) struct Table {
     topic: Arc<str>,
@@ -296,151 +296,5 @@ impl Table {
                 (waiting.entry.place(), if waiting.seen { -1 } else { before })
             })
             .collect()
-    }
-
-    // News.
-
-    pub(crate) fn tell(&self, event: Event) {
-        let mut state = self.state();
-        if let Event::Gap { lost } = &event {
-            // Gaps add up where nobody asks.
-            if let Some(Event::Gap { lost: before }) = state.news.back_mut() {
-                *before = before.zip(*lost).map(|(a, b)| a.saturating_add(b));
-                return;
-            }
-        }
-        if state.news.len() >= NEWS {
-            state.news.pop_front();
-        }
-        state.news.push_back(event);
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    /// This part works (again).
-    pub(crate) fn up(&self, part: Part) {
-        let mut state = self.state();
-        state.missing &= !(part as u8);
-        if state.missing == 0 && state.told != Told::Ready {
-            state.told = Told::Ready;
-            state.news.push_back(Event::Ready);
-            drop(state);
-            self.arrived.notify_one();
-        }
-    }
-
-    /// This part does not work for now.
-    pub(crate) fn down(&self, part: Part, error: Error) {
-        let mut state = self.state();
-        state.missing |= part as u8;
-        if state.told != Told::Degraded && !state.closed {
-            state.told = Told::Degraded;
-            tracing::warn!(topic = %self.topic, %error, "receiving is interrupted");
-            state.news.push_back(Event::Degraded(error));
-            drop(state);
-            self.arrived.notify_one();
-        }
-    }
-
-    /// The subscription is over.
-    pub(crate) fn fail(&self, error: Error) {
-        self.state().failed.get_or_insert(error);
-        self.arrived.notify_one();
-    }
-
-    /// This side closed.
-    pub(crate) fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.epoch += 1;
-        state.waiting.clear();
-        state.held.clear();
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    // What the settler does.
-
-    /// What this token names; `None` if it is stale.
-    pub(crate) fn named(&self, tokens: impl Iterator<Item = Token>) -> Vec<Option<Place>> {
-        let state = self.state();
-        tokens
-            .map(|token| {
-                let held = (token.epoch == state.epoch)
-                    .then(|| state.held.get(&token.seq))
-                    .flatten()?;
-                (!held.lost).then(|| held.entry.place())
-            })
-            .collect()
-    }
-
-    /// These are settled.
-    pub(crate) fn settled(&self, tokens: impl Iterator<Item = Token>) {
-        let mut state = self.state();
-        for token in tokens {
-            if token.epoch == state.epoch {
-                state.held.remove(&token.seq);
-            }
-        }
-        drop(state);
-        self.freed.notify_one();
-    }
-
-    /// Hands it out again. False if it is stale.
-    pub(crate) fn release(&self, token: Token) -> bool {
-        let mut state = self.state();
-        if token.epoch != state.epoch {
-            return false;
-        }
-        let Some(Held {
-            mut entry,
-            leased_until,
-            lost: false,
-        }) = state.held.remove(&token.seq)
-        else {
-            return false;
-        };
-        entry.released = entry.released.saturating_add(1);
-        // In order where order counts, first of all where it does not.
-        let at = if self.ordered {
-            let later =
-                |waiting: &Waiting| waiting.entry.stream == entry.stream && waiting.entry.id > entry.id;
-            state
-                .waiting
-                .iter()
-                .position(later)
-                .unwrap_or(state.waiting.len())
-        } else {
-            0
-        };
-        state.waiting.insert(
-            at,
-            Waiting {
-                entry,
-                seen: true,
-                leased_until,
-            },
-        );
-        drop(state);
-        self.arrived.notify_one();
-        true
-    }
-
-    /// A settle call is under way as long as this lives.
-    pub(crate) fn settling(&self) -> Settling<'_> {
-        self.settling.fetch_add(1, Ordering::AcqRel);
-        Settling(&self.settling)
-    }
-
-    pub(crate) fn is_settling(&self) -> bool {
-        self.settling.load(Ordering::Acquire) > 0
-    }
-}
-
-pub(crate) struct Settling<'a>(&'a AtomicUsize);
-
-impl Drop for Settling<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
