@@ -61,6 +61,12 @@
 //!   server waits for its own confirms (`dead_letter_worker_publisher_confirm_timeout`, 180 s; seen on 3.10). Nothing is
 //!   lost. With `[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].` in its `advanced.config` it is
 //!   seconds.
+//! - **A broker that is killed just after a first deployment.** RabbitMQ 3.10 writes down some half a second late that it has
+//!   a new quorum queue or its first stream. Killed before that, it never answers about that queue again, to no client: the
+//!   listener stays degraded and says so. `rabbitmqctl delete_queue` and a restart of the listener mend it; nothing
+//!   confirmed can be lost by it but what was confirmed in that half second.
+//! - **A dead-letter stream out of reach** does not stop its listener after a reconnect. What would become a dead letter
+//!   stays in its queue until it can, and a warning says so.
 //! - **Log lines of the client library.** Its target `lapin` logs errors for what the adapter expects and deals with, such
 //!   as looking whether a queue exists: set it to `off` where that disturbs.
 //! - **Retries in great numbers.** The broker moves dead letters from queue to queue 32 at a time: thousands of retries due

@@ -111,11 +111,23 @@ impl Topology {
         if shared_too || self.state().shared_on != live.number {
             self.shared(&mut declarer, spec.sharing == Sharing::Group).await?;
         }
-        self.own(&mut declarer, spec).await?;
+        self.group(&mut declarer, spec).await?;
         if let Some(fault) = declarer.take_faults().into_iter().next() {
             return Err(fault.into());
         }
         self.state().shared_on = live.number;
+        self.dead_letters(&mut declarer, spec).await?;
+        let (for_now, for_good): (Vec<_>, Vec<_>) =
+            declarer.take_faults().into_iter().partition(Fault::may_pass);
+        if let Some(fault) = for_good.into_iter().next() {
+            return Err(fault.into());
+        }
+        // A stream can be out of reach when its queue is not: consuming goes on, and what would become a dead letter
+        // stays where it is until it can.
+        if let Some(fault) = for_now.into_iter().next() {
+            let error = Error::from(fault);
+            tracing::warn!(%error, listener = %spec.listener, "dead letters cannot be written for now");
+        }
         Ok(())
     }
 
@@ -180,14 +192,25 @@ impl Topology {
         Ok(())
     }
 
-    /// What one listener has to itself: its group's queue and its dead-letter topic.
+    /// What one listener has to itself.
     async fn own(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
-        if let Some(topic) = &spec.dead_letter {
-            let stream = self.layout.stream(topic);
-            declarer.queue(&stream, dead_letter_stream()).await?;
-            declarer.bind_queue(&stream, &self.layout.exchange, topic).await?;
-            declarer.bind_queue(&stream, MARKS, &stream).await?;
-        }
+        self.dead_letters(declarer, spec).await?;
+        self.group(declarer, spec).await
+    }
+
+    /// A listener's dead-letter topic.
+    async fn dead_letters(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        let Some(topic) = &spec.dead_letter else {
+            return Ok(());
+        };
+        let stream = self.layout.stream(topic);
+        declarer.queue(&stream, dead_letter_stream()).await?;
+        declarer.bind_queue(&stream, &self.layout.exchange, topic).await?;
+        declarer.bind_queue(&stream, MARKS, &stream).await
+    }
+
+    /// The queue of a listener's group.
+    async fn group(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
         if spec.sharing == Sharing::Broadcast {
             return Ok(());
         }

@@ -142,7 +142,7 @@ pub async fn broker_restart(run: Run) {
                         other => panic!("a publish during a restart: {other:?}"),
                     }
                 }
-                sleep(Duration::from_millis(5)).await;
+                sleep(Duration::from_millis(20)).await;
             }
         })
     };
