@@ -1,0 +1,287 @@
+//! Carries a fault out, from its begin to its end.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Connection, ConnectionProperties};
+use postrider::Message as _;
+use postrider::contract::names;
+use tokio::time::sleep;
+
+use crate::Result;
+use crate::broker::OwnBroker;
+use crate::fault::Fault;
+use crate::fleet::{DRAIN_LIMIT, Fleet};
+use crate::inspect::topics;
+use crate::proxy::{Proxy, Traffic, Way};
+use crate::system::System;
+use crate::work::{GROUP, Work};
+
+/// What can be broken.
+pub(crate) struct Scene<'a> {
+    pub(crate) system: System,
+    pub(crate) broker: &'a OwnBroker,
+    pub(crate) proxy: Option<&'a Proxy>,
+    pub(crate) fleet: &'a mut Fleet,
+    pub(crate) random: &'a mut Rng,
+}
+
+impl Scene<'_> {
+    /// Breaks something, and mends it. Tells what exactly, for the line of results.
+    pub(crate) async fn inject(&mut self, fault: Fault) -> Result<String> {
+        let beyond = self.system.beyond_limits();
+        match fault {
+            Fault::BrokerKill => {
+                let down = self.between(200, 3_000);
+                self.broker.verb("kill").await?;
+                sleep(down).await;
+                self.broker.up().await?;
+                Ok(format!("down for {} ms", down.as_millis()))
+            }
+            Fault::BrokerPause => {
+                self.broker.verb("pause").await?;
+                sleep(beyond).await;
+                self.broker.verb("resume").await?;
+                Ok(format!("for {beyond:?}"))
+            }
+            Fault::ConsumerKill => self.kill_consumers().await,
+            Fault::ConsumerPause => {
+                let place = self.random.usize(..self.fleet.len());
+                self.fleet.instance(place).signal("STOP").await?;
+                sleep(beyond).await;
+                self.fleet.instance(place).signal("CONT").await?;
+                Ok(format!("one of {} for {beyond:?}", self.fleet.len()))
+            }
+            Fault::RollingRestart => self.restart_consumers().await,
+            Fault::Partition => {
+                let way = self.way();
+                self.traffic(Traffic::Waits(way))?;
+                sleep(beyond).await;
+                self.traffic(Traffic::Passes)?;
+                Ok(format!("{way:?} for {beyond:?}"))
+            }
+            Fault::Blackhole => {
+                let way = self.way();
+                self.traffic(Traffic::Vanishes(way))?;
+                sleep(beyond).await;
+                self.traffic(Traffic::Passes)?;
+                Ok(format!("{way:?} for {beyond:?}"))
+            }
+            Fault::Reset => {
+                let times = self.random.u32(1..=4);
+                for _ in 0..times {
+                    self.proxy.ok_or("no proxy")?.reset();
+                    sleep(self.between(50, 800)).await;
+                }
+                Ok(format!("{times} times"))
+            }
+            Fault::DeadLettersRefused => {
+                self.refuse_dead_letters().await?;
+                let pause = self.between(4_000, 7_000);
+                sleep(pause).await;
+                self.take_dead_letters().await?;
+                Ok(format!("for {} ms", pause.as_millis()))
+            }
+            Fault::Deleted => self.delete().await,
+        }
+    }
+
+    fn between(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(self.random.u64(from..to))
+    }
+
+    fn way(&mut self) -> Way {
+        if self.random.bool() {
+            Way::ToBroker
+        } else {
+            Way::ToClients
+        }
+    }
+
+    fn traffic(&self, traffic: Traffic) -> Result<()> {
+        self.proxy.ok_or("no proxy")?.set(traffic);
+        Ok(())
+    }
+
+    /// Several times, since a kill does not always meet a handler.
+    async fn kill_consumers(&mut self) -> Result<String> {
+        let all = self.fleet.len();
+        let victims = if self.random.bool() { all } else { all - 1 };
+        let times = 3;
+        for time in 1..=times {
+            for place in 0..victims {
+                self.fleet.instance(place).kill().await?;
+            }
+            sleep(self.between(50, 500)).await;
+            for place in 0..victims {
+                self.fleet.replace(place)?;
+            }
+            if time < times {
+                self.fleet.ready().await?;
+                sleep(self.between(300, 1_000)).await;
+            }
+        }
+        Ok(format!("{victims} of {all}, {times} times"))
+    }
+
+    async fn restart_consumers(&mut self) -> Result<String> {
+        let times = 2;
+        for _ in 0..times {
+            for place in 0..self.fleet.len() {
+                let mut former = self.fleet.replace(place)?;
+                former.signal("TERM").await?;
+                if !former
+                    .end_within(DRAIN_LIMIT)
+                    .await?
+                    .is_some_and(|status| status.success())
+                {
+                    return Err(format!("a consumer did not drain: {}", former.log().display()).into());
+                }
+                sleep(self.between(0, 700)).await;
+            }
+        }
+        Ok(format!("each {times} times"))
+    }
+
+    async fn refuse_dead_letters(&self) -> Result<()> {
+        for source in topics(self.system) {
+            let topic = names::dead_letter_topic(source, GROUP);
+            match self.system {
+                // One replica is fewer than two: the broker refuses until there are more.
+                System::Kafka => {
+                    self.alter(&topic, "--add-config", "min.insync.replicas=2")
+                        .await?
+                }
+                System::Rabbitmq => self.refuse_with_a_full_queue(&topic).await?,
+                // A string takes no entries.
+                System::Redis | System::RedisPubsub => {
+                    let key = redis_key(source);
+                    let aside = format!("{key}:aside");
+                    let script = "if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[2]) end \
+                                  redis.call('SET', KEYS[1], 'not a stream')";
+                    self.redis(&["EVAL", script, "2", &key, &aside]).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_dead_letters(&self) -> Result<()> {
+        for source in topics(self.system) {
+            let topic = names::dead_letter_topic(source, GROUP);
+            match self.system {
+                System::Kafka => {
+                    self.alter(&topic, "--delete-config", "min.insync.replicas")
+                        .await?
+                }
+                System::Rabbitmq => {
+                    let connection = self.amqp().await?;
+                    let channel = connection.create_channel().await?;
+                    channel
+                        .queue_delete(refuser(&topic).into(), QueueDeleteOptions::default())
+                        .await?;
+                    connection.close(200, "done".into()).await?;
+                }
+                System::Redis | System::RedisPubsub => {
+                    let key = redis_key(source);
+                    let aside = format!("{key}:aside");
+                    let script = "redis.call('DEL', KEYS[1]) \
+                                  if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('RENAME', KEYS[2], KEYS[1]) end";
+                    self.redis(&["EVAL", script, "2", &key, &aside]).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The broker confirms what every queue took: one that is full and rejects makes it refuse.
+    async fn refuse_with_a_full_queue(&self, topic: &str) -> Result<()> {
+        let connection = self.amqp().await?;
+        let channel = connection.create_channel().await?;
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(0));
+        arguments.insert(
+            "x-overflow".into(),
+            AMQPValue::LongString("reject-publish".into()),
+        );
+        let queue = refuser(topic);
+        channel
+            .queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments)
+            .await?;
+        channel
+            .queue_bind(
+                queue.as_str().into(),
+                "postrider".into(),
+                topic.into(),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        connection.close(200, "done".into()).await?;
+        Ok(())
+    }
+
+    async fn delete(&self) -> Result<String> {
+        let topic = Work::TOPIC;
+        match self.system {
+            System::Kafka => {
+                self.broker.cli(&["topics", "--delete", "--topic", topic]).await?;
+                Ok(format!("topic {topic}"))
+            }
+            System::Rabbitmq => {
+                let queue = format!("{topic}.{GROUP}");
+                self.broker
+                    .cli(&["delete_queue", &queue, "--vhost", "postrider"])
+                    .await?;
+                Ok(format!("queue {queue}"))
+            }
+            System::Redis => {
+                self.redis(&["DEL", topic]).await?;
+                Ok(format!("stream {topic}"))
+            }
+            System::RedisPubsub => {
+                let inbox = format!("{{{topic}}}.{GROUP}.inbox");
+                self.redis(&["DEL", &inbox]).await?;
+                Ok(format!("stream {inbox}"))
+            }
+        }
+    }
+
+    async fn alter(&self, topic: &str, how: &str, what: &str) -> Result<()> {
+        let arguments = [
+            "configs",
+            "--alter",
+            "--entity-type",
+            "topics",
+            "--entity-name",
+            topic,
+            how,
+            what,
+        ];
+        self.broker.cli(&arguments).await.map(drop)
+    }
+
+    async fn redis(&self, command: &[&str]) -> Result<()> {
+        let answer = self.broker.cli(command).await?;
+        if answer.starts_with("ERR") || answer.starts_with("WRONGTYPE") {
+            return Err(format!("redis-cli {}: {answer}", command.join(" ")).into());
+        }
+        Ok(())
+    }
+
+    async fn amqp(&self) -> Result<Connection> {
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/postrider", self.broker.port);
+        Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
+    }
+}
+
+/// The key of the stream that holds the dead letters of a topic.
+fn redis_key(topic: &str) -> String {
+    format!("{{{topic}}}.{GROUP}.dlq")
+}
+
+fn refuser(topic: &str) -> String {
+    format!("chaos.refuser.{topic}")
+}

@@ -1,0 +1,231 @@
+//! A proxy between clients and broker, which can fall silent in one direction without closing anything.
+
+use std::io;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    ToBroker,
+    ToClients,
+}
+
+/// What happens to bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// They pass.
+    Passes,
+    /// One way they wait, and pass later: a cable that is pulled and put back, with the sender trying again.
+    Waits(Way),
+    /// One way they vanish. A connection that lost some is silent that way for good, since what came after would make no
+    /// sense: a router that forgot it. Connections that are made later are well again.
+    Vanishes(Way),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    traffic: Traffic,
+    /// Connections that are older than the last reset end with it.
+    resets: u64,
+}
+
+pub(crate) struct Proxy {
+    orders: watch::Sender<Order>,
+    /// Ends with this.
+    _accepting: JoinSet<()>,
+}
+
+impl Proxy {
+    /// Listens on a port of this machine and passes on to another.
+    pub(crate) async fn start(port: u16, to: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let (orders, seen) = watch::channel(Order {
+            traffic: Traffic::Passes,
+            resets: 0,
+        });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, to, seen));
+        Ok(Self {
+            orders,
+            _accepting: accepting,
+        })
+    }
+
+    pub(crate) fn set(&self, traffic: Traffic) {
+        self.orders.send_modify(|order| order.traffic = traffic);
+    }
+
+    /// Ends every connection with RST, to both sides.
+    pub(crate) fn reset(&self) {
+        self.orders.send_modify(|order| order.resets += 1);
+    }
+}
+
+async fn accept(listener: TcpListener, to: u16, orders: watch::Receiver<Order>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            Ok((client, _)) = listener.accept() => {
+                connections.spawn(connection(client, to, orders.clone()));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(mut client: TcpStream, to: u16, orders: watch::Receiver<Order>) {
+    let resets = orders.borrow().resets;
+    let Ok(mut broker) = TcpStream::connect(("127.0.0.1", to)).await else {
+        return;
+    };
+    let _ = (client.set_nodelay(true), broker.set_nodelay(true));
+    let mut resetting = orders.clone();
+    let is_reset = {
+        let (from_client, to_client) = client.split();
+        let (from_broker, to_broker) = broker.split();
+        let both = async {
+            tokio::try_join!(
+                pump(from_client, to_broker, Way::ToBroker, orders.clone()),
+                pump(from_broker, to_client, Way::ToClients, orders.clone()),
+            )
+        };
+        tokio::select! {
+            _ = both => false,
+            _ = resetting.wait_for(|order| order.resets > resets) => true,
+        }
+    };
+    if is_reset {
+        let _ = (client.set_zero_linger(), broker.set_zero_linger());
+    }
+}
+
+/// One direction of a connection, until its sender ends it.
+async fn pump(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    way: Way,
+    mut orders: watch::Receiver<Order>,
+) -> io::Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    let mut is_lost = false;
+    loop {
+        let traffic = orders.borrow_and_update().traffic;
+        if traffic == Traffic::Waits(way) {
+            gone(orders.changed().await)?;
+            continue;
+        }
+        let count = tokio::select! {
+            count = from.read(&mut bytes) => count?,
+            changed = orders.changed() => {
+                gone(changed)?;
+                continue;
+            }
+        };
+        // What was read in the moment of the change goes by the new order.
+        is_lost |= orders.borrow().traffic == Traffic::Vanishes(way);
+        match (count, is_lost) {
+            // That the sender is gone is lost too.
+            (0, true) => std::future::pending().await,
+            (0, false) => return to.shutdown().await,
+            (_, true) => {}
+            (count, false) => {
+                if orders.borrow().traffic == Traffic::Waits(way) {
+                    gone(
+                        orders
+                            .wait_for(|order| order.traffic != Traffic::Waits(way))
+                            .await
+                            .map(drop),
+                    )?;
+                }
+                to.write_all(&bytes[..count]).await?;
+            }
+        }
+    }
+}
+
+fn gone(changed: Result<(), watch::error::RecvError>) -> io::Result<()> {
+    changed.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// A client, the broker's side of its connection, and the proxy between them.
+    async fn connected() -> (TcpStream, TcpStream, Proxy, TcpListener, u16) {
+        let broker = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let free = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let proxy = Proxy::start(port, broker.local_addr().unwrap().port())
+            .await
+            .unwrap();
+        let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (served, _) = broker.accept().await.unwrap();
+        (client, served, proxy, broker, port)
+    }
+
+    async fn hears(stream: &mut TcpStream) -> Option<u8> {
+        timeout(Duration::from_millis(200), stream.read_u8())
+            .await
+            .ok()?
+            .ok()
+    }
+
+    #[tokio::test]
+    async fn what_waits_arrives_later_and_the_other_way_goes_on() {
+        let (mut client, mut served, proxy, ..) = connected().await;
+        client.write_u8(1).await.unwrap();
+        assert_eq!(hears(&mut served).await, Some(1));
+        proxy.set(Traffic::Waits(Way::ToBroker));
+        client.write_u8(2).await.unwrap();
+        served.write_u8(3).await.unwrap();
+        assert_eq!(hears(&mut served).await, None);
+        assert_eq!(hears(&mut client).await, Some(3));
+        proxy.set(Traffic::Passes);
+        assert_eq!(hears(&mut served).await, Some(2));
+    }
+
+    #[tokio::test]
+    async fn what_vanishes_never_arrives_and_later_connections_are_well() {
+        let (mut client, mut served, proxy, broker, port) = connected().await;
+        proxy.set(Traffic::Vanishes(Way::ToBroker));
+        client.write_u8(1).await.unwrap();
+        assert_eq!(hears(&mut served).await, None);
+        proxy.set(Traffic::Passes);
+        client.write_u8(2).await.unwrap();
+        assert_eq!(hears(&mut served).await, None, "silent for good");
+        served.write_u8(3).await.unwrap();
+        assert_eq!(hears(&mut client).await, Some(3));
+        drop(client);
+        assert_eq!(hears(&mut served).await, None);
+        let mut later = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let (mut served, _) = broker.accept().await.unwrap();
+        later.write_u8(4).await.unwrap();
+        assert_eq!(hears(&mut served).await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_a_reset_on_both_sides() {
+        let (mut client, mut served, proxy, ..) = connected().await;
+        client.write_u8(1).await.unwrap();
+        assert_eq!(hears(&mut served).await, Some(1));
+        proxy.reset();
+        for side in [&mut client, &mut served] {
+            let error = timeout(Duration::from_secs(1), side.read_u8())
+                .await
+                .unwrap()
+                .unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! One round: a broker, a publisher, consumers, one fault, a verdict.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fastrand::Rng;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::Result;
+use crate::broker::OwnBroker;
+use crate::checker::{Evidence, Excused, Verdict};
+use crate::fault::Fault;
+use crate::fleet::Fleet;
+use crate::inject::Scene;
+use crate::inspect::Inspector;
+use crate::journal::{Micros, Tail, now};
+use crate::planted::Planted;
+use crate::process::{Process, last_lines};
+use crate::proxy::Proxy;
+use crate::publishing::ordered_lane;
+use crate::system::System;
+
+/// How many consumers share the work.
+const CONSUMERS: usize = 3;
+/// How long the service may take after a fault until every consumer handles new messages again.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(45);
+/// How long what was confirmed may take to be handled once nothing is published any more.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+/// No round takes longer: something hangs.
+const ROUND_LIMIT: Duration = Duration::from_secs(240);
+/// How long nothing may happen, with nothing left to do, before what is missing counts as lost.
+const QUIET: Duration = Duration::from_secs(5);
+/// What was on the way when a fault began may be caught by it.
+const ON_THE_WAY: Micros = 1_000_000;
+
+/// What a round is to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) system: System,
+    pub(crate) fault: Fault,
+    pub(crate) seed: u64,
+    /// A bug that the checker has to find.
+    pub(crate) planted: Option<Planted>,
+    /// Messages published in a second.
+    pub(crate) rate: u64,
+}
+
+/// What a round came to.
+pub(crate) struct Outcome {
+    plan: Plan,
+    detail: String,
+    verdict: Verdict,
+    /// From the end of the fault to the first effect of something new.
+    recovery: Option<Duration>,
+    /// The same, of the consumer that took longest.
+    last_recovery: Option<Duration>,
+    took: Duration,
+    failures: Vec<String>,
+    /// Where journals and logs are, if they were kept.
+    kept: Option<PathBuf>,
+}
+
+impl Outcome {
+    /// Nothing is lost, everything goes on; or, with a planted bug: the checker saw a loss.
+    pub(crate) fn is_good(&self) -> bool {
+        match self.plan.planted {
+            None => self.failures.is_empty(),
+            Some(_) => !self.verdict.lost.is_empty(),
+        }
+    }
+}
+
+/// The line of a round, and below it what went wrong.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan {
+            system,
+            fault,
+            seed,
+            planted,
+            ..
+        } = self.plan;
+        let verdict = &self.verdict;
+        let planted = planted
+            .map(|bug| format!(" with {} planted", bug.name()))
+            .unwrap_or_default();
+        write!(
+            f,
+            "{:<12} {:<20} seed {seed:<10} sent {:<5} confirmed {:<5} handled {:<5} duplicates {:<4} dead {:<4} \
+             lost {:<3} recovery {:<7} all {:<7}",
+            system.name(),
+            fault.name(),
+            verdict.published,
+            verdict.confirmed,
+            verdict.handled,
+            verdict.duplicates,
+            verdict.dead,
+            verdict.lost.len(),
+            seconds(self.recovery),
+            seconds(self.last_recovery),
+        )?;
+        write!(f, " took {}{planted}; {}", seconds(Some(self.took)), self.detail)?;
+        if verdict.unconfirmed > 0 {
+            write!(f, "; {} sent again", verdict.unconfirmed)?;
+        }
+        if verdict.unreceived > 0 {
+            write!(f, "; {} told to have no receiver", verdict.unreceived)?;
+        }
+        if let Some(excuse) = fault.excuse(system) {
+            write!(
+                f,
+                "; gap {} ({excuse}), {} told by consumers",
+                verdict.gap, verdict.told
+            )?;
+        }
+        for failure in &self.failures {
+            write!(f, "\n    {failure}")?;
+        }
+        if let Some(kept) = &self.kept {
+            write!(f, "\n    journals and logs: {}", kept.display())?;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(duration: Option<Duration>) -> String {
+    duration.map_or_else(
+        || "never".to_owned(),
+        |duration| format!("{:.2}s", duration.as_secs_f64()),
+    )
+}
+
+/// Everything that a round started, so that it can be ended wherever the round is.
+struct Stage {
+    plan: Plan,
+    directory: PathBuf,
+    random: Rng,
+    broker: OwnBroker,
+    proxy: Option<Proxy>,
+    fleet: Fleet,
+    publisher: Option<Process>,
+    sends: Tail,
+    dead: HashSet<u64>,
+    detail: String,
+    begin: Micros,
+    end: Micros,
+    recovered: Option<Micros>,
+    /// Of each consumer that must go on, when it handled something new.
+    back: Vec<Option<Micros>>,
+    failures: Vec<String>,
+}
+
+/// Plays a round in a directory, and leaves nothing running. The directory is kept if the round fails.
+pub(crate) async fn play(
+    plan: Plan,
+    directory: &Path,
+    interrupted: impl Future<Output = ()>,
+) -> Result<Outcome> {
+    let started = Instant::now();
+    std::fs::create_dir_all(directory)?;
+    let mut stage = Stage::new(plan, directory)?;
+    let ended = tokio::select! {
+        ended = timeout(ROUND_LIMIT, stage.play()) => ended,
+        () = interrupted => {
+            stage.clear().await;
+            std::fs::remove_dir_all(directory)?;
+            return Err("interrupted".into());
+        }
+    };
+    match ended {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => stage.failures.push(error.to_string()),
+        Err(_) => stage
+            .failures
+            .push(format!("the round takes longer than {ROUND_LIMIT:?}")),
+    }
+    stage.clear().await;
+    let mut outcome = stage.judge(started.elapsed())?;
+    if outcome.is_good() {
+        std::fs::remove_dir_all(directory)?;
+    } else {
+        outcome.kept = Some(directory.to_owned());
+    }
+    Ok(outcome)
+}
+
+impl Stage {
+    fn new(plan: Plan, directory: &Path) -> Result<Self> {
+        let broker = OwnBroker::prepare(plan.system, directory)?;
+        let port = if plan.fault.needs_proxy() {
+            broker.proxy_port
+        } else {
+            broker.port
+        };
+        Ok(Self {
+            plan,
+            directory: directory.to_owned(),
+            random: Rng::with_seed(plan.seed),
+            fleet: Fleet::new(plan.system, &plan.system.url(port), plan.planted, directory),
+            broker,
+            proxy: None,
+            publisher: None,
+            sends: Tail::new(directory.join("publisher.journal")),
+            dead: HashSet::new(),
+            detail: String::new(),
+            begin: 0,
+            end: 0,
+            recovered: None,
+            back: Vec::new(),
+            failures: Vec::new(),
+        })
+    }
+
+    async fn play(&mut self) -> Result<()> {
+        self.broker.up().await?;
+        if self.plan.fault.needs_proxy() {
+            self.proxy = Some(Proxy::start(self.broker.proxy_port, self.broker.behind_port).await?);
+        }
+        for _ in 0..CONSUMERS {
+            self.fleet.add()?;
+        }
+        self.fleet.ready().await?;
+        // RabbitMQ 3.10 writes down some half a second late that it has a new quorum queue.
+        sleep(Duration::from_secs(1)).await;
+        self.start_publishing()?;
+        self.wait_for_load().await?;
+
+        self.begin = now();
+        let mut scene = Scene {
+            system: self.plan.system,
+            broker: &self.broker,
+            proxy: self.proxy.as_ref(),
+            fleet: &mut self.fleet,
+            random: &mut self.random,
+        };
+        self.detail = scene.inject(self.plan.fault).await?;
+        self.end = now();
+        self.wait_for_recovery().await?;
+        self.stop_publishing().await?;
+        self.settle().await?;
+        let failures = self.fleet.drain().await?;
+        self.failures.extend(failures);
+        Ok(())
+    }
+
+    fn start_publishing(&mut self) -> Result<()> {
+        let port = if self.proxy.is_some() {
+            self.broker.proxy_port
+        } else {
+            self.broker.port
+        };
+        let url = self.plan.system.url(port);
+        let rate = self.plan.rate.to_string();
+        let arguments = [
+            "publisher",
+            "--broker",
+            self.plan.system.name(),
+            "--url",
+            &url,
+            "--rate",
+            &rate,
+        ];
+        let journal = self.directory.join("publisher.journal");
+        self.publisher = Some(Process::start(&arguments, journal)?);
+        Ok(())
+    }
+
+    /// Reads on in all journals.
+    fn evidence(&mut self) -> Result<Evidence> {
+        self.sends.follow()?;
+        self.fleet.follow()?;
+        Ok(Evidence::gather(
+            &self.sends.lines,
+            self.fleet.lines(),
+            &self.dead,
+        ))
+    }
+
+    /// Waits until every consumer has handled something, and some more, so that retries are on their way.
+    async fn wait_for_load(&mut self) -> Result<()> {
+        let deadline = Instant::now() + RECOVERY_LIMIT;
+        loop {
+            let evidence = self.evidence()?;
+            let living = self.fleet.living();
+            let all = living
+                .iter()
+                .all(|&index| evidence.first_new_effect(0, Some(index)).is_some());
+            if all && evidence.effects.len() > 150 {
+                let more = Duration::from_millis(self.random.u64(300..1_500));
+                sleep(more).await;
+                return Ok(());
+            }
+            self.fleet.check()?;
+            if Instant::now() > deadline {
+                return Err("no load before the fault: not every consumer handles messages".into());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until every consumer handles what was sent after the fault.
+    async fn wait_for_recovery(&mut self) -> Result<()> {
+        let end = Instant::now();
+        loop {
+            let evidence = self.evidence()?;
+            self.recovered = evidence.first_new_effect(self.end, None);
+            let effects = |index| evidence.first_new_effect(self.end, Some(index));
+            self.back = self.fleet.living().into_iter().map(effects).collect();
+            let is_whole = self.back.iter().all(Option::is_some);
+            if is_whole && end.elapsed() > Duration::from_secs(2) {
+                return Ok(());
+            }
+            if end.elapsed() > RECOVERY_LIMIT {
+                let idle = self.back.iter().filter(|back| back.is_none()).count();
+                self.failures.push(format!(
+                    "after {RECOVERY_LIMIT:?} {idle} of {} consumers have handled nothing new",
+                    self.back.len()
+                ));
+                return Ok(());
+            }
+            self.fleet.check()?;
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn stop_publishing(&mut self) -> Result<()> {
+        let Some(publisher) = &mut self.publisher else {
+            return Ok(());
+        };
+        publisher.close_input();
+        match publisher.end_within(Duration::from_secs(20)).await? {
+            Some(status) if status.success() => {}
+            Some(status) => {
+                let log = last_lines(&publisher.log(), 3);
+                self.failures
+                    .push(format!("the publisher ended with {status}: {log}"));
+            }
+            None => self
+                .failures
+                .push("the publisher did not finish within 20 s".to_owned()),
+        }
+        Ok(())
+    }
+
+    /// Waits until everything confirmed is accounted for, or nothing moves any more.
+    async fn settle(&mut self) -> Result<()> {
+        let inspector = Inspector::connect(self.plan.system, &self.plan.system.url(self.broker.port)).await?;
+        let settled = self.settle_by(&inspector).await;
+        inspector.close().await;
+        settled
+    }
+
+    async fn settle_by(&mut self, inspector: &Inspector) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            if !self.evidence()?.missing().is_empty() {
+                self.dead = inspector.dead().await?;
+            }
+            let evidence = self.evidence()?;
+            let missing = evidence.missing().len();
+            if missing == 0 {
+                // For what is delivered twice.
+                sleep(Duration::from_millis(500)).await;
+                return Ok(());
+            }
+            let depth = inspector.depth().await?;
+            let last = evidence.last_effect().unwrap_or_default();
+            let is_quiet = begin.elapsed() > QUIET && now().saturating_sub(last) > QUIET.as_micros() as u64;
+            // Who does not tell how much waits for later is given more time.
+            let patience = if depth.retrying.is_some() {
+                QUIET
+            } else {
+                QUIET * 3
+            };
+            let is_done = depth.is_empty() || self.plan.planted.is_some();
+            if is_quiet && is_done && begin.elapsed() > patience {
+                return Ok(());
+            }
+            if begin.elapsed() > SETTLE_LIMIT {
+                self.failures.push(format!(
+                    "{missing} confirmed messages are not handled after {SETTLE_LIMIT:?}; the broker has {depth:?}"
+                ));
+                return Ok(());
+            }
+            self.fleet.check()?;
+            sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// Ends everything; the broker's data goes with it unless the directory is kept.
+    async fn clear(&mut self) {
+        for place in 0..self.fleet.len() {
+            let _ = self.fleet.instance(place).kill().await;
+        }
+        if let Some(publisher) = &mut self.publisher {
+            let _ = publisher.kill().await;
+        }
+        if let Err(error) = self.broker.verb("stop").await {
+            self.failures.push(error.to_string());
+        }
+    }
+
+    fn judge(mut self, took: Duration) -> Result<Outcome> {
+        let evidence = self.evidence()?;
+        let excuse = self.plan.fault.excuse(self.plan.system);
+        let back = self.back.iter().copied().max().flatten();
+        let from = if self.plan.fault == Fault::Deleted {
+            0
+        } else {
+            self.begin.saturating_sub(ON_THE_WAY)
+        };
+        let excused = excuse.map(|_| Excused {
+            from,
+            to: back.map_or(Micros::MAX, |at| at + ON_THE_WAY / 2),
+        });
+        let verdict = Verdict::of(&evidence, excused, |id| ordered_lane(self.plan.system, id));
+        let mut failures = self.failures;
+        failures.extend(
+            evidence
+                .ended
+                .iter()
+                .map(|why| format!("a consumer ended by itself: {why}")),
+        );
+        if !verdict.lost.is_empty() {
+            let some: Vec<String> = verdict.lost.iter().take(10).map(u64::to_string).collect();
+            failures.push(format!("lost {}: {}", verdict.lost.len(), some.join(" ")));
+        }
+        if verdict.unexpected > 0 {
+            failures.push(format!("{} handled that were never sent", verdict.unexpected));
+        }
+        if verdict.disorder > 0 {
+            failures.push(format!("{} times out of order", verdict.disorder));
+        }
+        let since = |at: Micros| Duration::from_micros(at.saturating_sub(self.end));
+        Ok(Outcome {
+            plan: self.plan,
+            detail: self.detail,
+            recovery: self.recovered.map(since),
+            last_recovery: if self.back.iter().all(Option::is_some) {
+                back.map(since)
+            } else {
+                None
+            },
+            verdict,
+            took,
+            failures,
+            kept: None,
+        })
+    }
+}
