@@ -7,6 +7,7 @@ extern crate self as postrider;
 mod app;
 mod config;
 mod connect;
+pub mod dead_letters;
 mod engine;
 mod listener;
 mod message;
@@ -23,6 +24,7 @@ pub mod testing;
 mod trace;
 
 pub use app::{App, ListenerState, ListenerStatus, Running};
+pub use dead_letters::{DeadLetter, DeadLetters};
 pub use engine::Registration;
 pub use listener::{
     Acker, Attempt, Context, Extension, Extract, FromBatch, FromPayload, HandlerError, Headers,
@@ -30,7 +32,7 @@ pub use listener::{
 };
 pub use message::Message;
 pub use meter::Counts;
-pub use middleware::{DeadLetter, Middleware, Next};
+pub use middleware::{Middleware, Next};
 pub use postrider_contract as contract;
 pub use postrider_contract::{Bytes, Error, ErrorKind, Topology, async_trait};
 pub use postrider_macros::{Message, listener};

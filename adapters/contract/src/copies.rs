@@ -1,6 +1,6 @@
 //! The return path's bookkeeping, the same in every adapter.
 
-use crate::{Bytes, Message, Origin, Value, names};
+use crate::{Bytes, Headers, Message, Origin, Value, names};
 
 /// The origin of a message that the adapter knows came through the inbox: reads `postrider-attempt` and
 /// `postrider-replays`. Only for such messages: from anywhere else these headers are not trusted.
@@ -16,20 +16,40 @@ pub fn return_path(message: &Message) -> Origin {
     Origin::ReturnPath { attempt, replays }
 }
 
-/// The copy that a replay sends to the group's inbox: attempt 1, one replay more, nothing of the dead letter's headers.
+/// The copy that a replay sends to the group's inbox: attempt 1, one replay more, nothing of what the dead letter added.
 pub fn replay_copy(dead: &Message) -> Message {
     let replays = dead
         .headers
         .get(names::DEAD_REPLAYS)
         .and_then(Value::as_i64)
         .unwrap_or(0);
-    let mut copy = dead.clone();
-    copy.headers
-        .retain(|name, _| !name.starts_with(names::DEAD_PREFIX));
-    copy.headers.remove(names::ATTEMPT);
-    copy.headers.remove(names::FIRST_FAILURE);
+    let mut copy = undo_dead_letter(dead);
     copy.headers.set(names::REPLAYS, replays.saturating_add(1));
     copy
+}
+
+/// The message as it was before it was given up. One that was a dead letter then is one again.
+pub fn undo_dead_letter(dead: &Message) -> Message {
+    let ours = [
+        names::ATTEMPT,
+        names::REPLAYS,
+        names::FIRST_FAILURE,
+        names::POSITION,
+    ];
+    let mut headers = Headers::new();
+    for (name, value) in dead.headers.entries() {
+        if name.starts_with(names::DEAD_PREFIX) || ours.contains(&&**name) {
+            continue;
+        }
+        match names::after(name) {
+            Some(before) => headers.append(before, value.clone()),
+            None => headers.append(name.clone(), value.clone()),
+        }
+    }
+    Message {
+        headers,
+        ..dead.clone()
+    }
 }
 
 /// A stable identity for a dead letter: its message id with its source position, or the position alone.

@@ -40,7 +40,7 @@ pub use broker::{
     Broker, Client, DeadLetter, DeadLetters, Event, Receipt, Receiver, Settler, Status, Subscription,
 };
 pub use capabilities::{Capabilities, Guarantee};
-pub use copies::{dead_letter_id, replay_copy, return_path};
+pub use copies::{dead_letter_id, replay_copy, return_path, undo_dead_letter};
 pub use delivery::{Delivery, Origin, Position, Token};
 pub use error::{Error, ErrorKind};
 pub use headers::{Headers, Value};

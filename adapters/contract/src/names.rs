@@ -55,12 +55,25 @@ pub const DEAD_POSITION: &str = "postrider-dead-position";
 pub const DEAD_APPLICATION: &str = "postrider-dead-application";
 /// How often this message has become a dead letter of a dead-letter topic.
 pub const DEAD_HOPS: &str = "postrider-dead-hops";
+/// What a dead letter said that has become one again begins so: `postrider-before-dead-reason`.
+pub const BEFORE_PREFIX: &str = "postrider-before-";
 
 /// How many bytes of headers an internal topic must take beyond the size limit of payloads.
 pub const HEADROOM: usize = 64 * 1024;
 
 /// Suffixes of internal topics: no topic of an application ends so, but a listener may read a `.dlq`.
 pub const RESERVED_SUFFIXES: [&str; 3] = [".dlq", ".retry", ".inbox"];
+
+/// A header of ours as it is called after its message was given up once more.
+pub fn before(name: &str) -> String {
+    format!("{BEFORE_PREFIX}{}", name.strip_prefix(OURS).unwrap_or(name))
+}
+
+/// What a header was called before its message was given up the last time; `None`: it was not there then.
+pub fn after(name: &str) -> Option<String> {
+    name.strip_prefix(BEFORE_PREFIX)
+        .map(|rest| format!("{OURS}{rest}"))
+}
 
 /// The dead-letter topic of a group on a topic, unless it is told another.
 pub fn dead_letter_topic(topic: &str, group: &str) -> String {

@@ -68,6 +68,17 @@ pub(super) fn plan(
     planned
 }
 
+/// A listener's addresses: its topic, its group, and where it gives messages up to.
+pub(super) fn addresses(resolved: &Resolved, application: &str) -> (Arc<str>, Arc<str>, Arc<str>) {
+    let topic: Arc<str> = resolved.settings.topic.into();
+    let group: Arc<str> = resolved.group.as_deref().unwrap_or(application).into();
+    let dead_letter = match &resolved.dead_letter {
+        Some(given) => given.as_str().into(),
+        None => names::dead_letter_topic(&topic, &group).into(),
+    };
+    (topic, group, dead_letter)
+}
+
 fn one(
     registration: Registration,
     config: &Config,
@@ -76,12 +87,7 @@ fn one(
 ) -> Planned {
     let resolved = config.resolve(&registration.settings, problems);
     let settings = &resolved.settings;
-    let group: Arc<str> = resolved.group.as_deref().unwrap_or(application).into();
-    let topic: Arc<str> = settings.topic.into();
-    let dead_letter = resolved
-        .dead_letter
-        .clone()
-        .unwrap_or_else(|| names::dead_letter_topic(&topic, &group));
+    let (topic, group, dead_letter) = addresses(&resolved, application);
     let batch = settings.batch.map_or(0, |batch| batch.size);
     let in_flight = settings
         .prefetch
@@ -103,7 +109,7 @@ fn one(
         },
         start: settings.start,
         in_flight,
-        dead_letter: Some(dead_letter.as_str().into()),
+        dead_letter: Some(dead_letter),
         max_delay: (settings.retry.attempts > 1 && !in_process).then_some(settings.retry.backoff.cap),
         publishes: settings.publish.iter().map(|&topic| topic.into()).collect(),
     };

@@ -1,6 +1,7 @@
 //! Start-up, checks, supervision, drain.
 
 mod check;
+mod letters;
 mod overview;
 mod running;
 mod signals;
@@ -227,6 +228,12 @@ impl App {
     pub async fn start(self) -> Result<Running, Error> {
         running::start(self).await
     }
+}
+
+/// The application's name: configuration's, the program's own choice, or the program's name.
+fn application(name: Option<String>, config: &Config) -> String {
+    let name = config.name().or(name);
+    name.unwrap_or_else(connect::default_application)
 }
 
 #[cfg(feature = "ops")]

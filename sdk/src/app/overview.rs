@@ -24,6 +24,8 @@ pub(super) struct Started {
     pub(super) system: &'static str,
     pub(super) spec: Spec,
     pub(super) work: Arc<Work>,
+    /// Held by each step of a replay or purge, so that one that was broken off is over before the next begins.
+    pub(super) resolving: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// How a listener is and what it has done.

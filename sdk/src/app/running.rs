@@ -10,7 +10,8 @@ use super::check::{self, Planned};
 use super::overview::{ListenerStatus, Overview, Started};
 use super::{App, table};
 use crate::config::Config;
-use crate::contract::{Broker, DeadLetters, Error, ErrorKind, Spec, Status, Subscription};
+use crate::contract::{Broker, Error, ErrorKind, Spec, Status, Subscription};
+use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
@@ -58,10 +59,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     } = app;
     let config = config.unwrap_or_default();
     let mut problems = Vec::new();
-    let application = config
-        .name()
-        .or(name)
-        .unwrap_or_else(connect::default_application);
+    let application = super::application(name, &config);
     topology = config.topology(&mut problems).unwrap_or(topology);
     drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
     metrics = config.metrics(&mut problems).unwrap_or(metrics);
@@ -167,7 +165,11 @@ struct Shared {
 }
 
 /// The URL of every broker by its name; the one in `BROKER_URL` has none.
-fn urls(url: String, mut brokers: BTreeMap<String, String>, config: &Config) -> BTreeMap<String, String> {
+pub(super) fn urls(
+    url: String,
+    mut brokers: BTreeMap<String, String>,
+    config: &Config,
+) -> BTreeMap<String, String> {
     brokers.extend(
         config
             .brokers()
@@ -244,7 +246,7 @@ async fn open(
 }
 
 /// One error for all problems, a line each.
-fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> {
+pub(super) fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> {
     match problems {
         [] => Ok(()),
         [only] => Err(Error::new(kind, only.clone())),
@@ -323,6 +325,7 @@ fn launch(
         system: can.system,
         spec: listener.spec,
         work,
+        resolving: Arc::default(),
     }
 }
 
@@ -370,10 +373,12 @@ impl Running {
     }
 
     /// The dead letters of a listener, asked of its broker; `None` where there is no listener of this name.
-    pub fn dead_letters(&self, listener: &str) -> Option<Box<dyn DeadLetters>> {
-        let Started { broker, spec, .. } = self.overview.listener(listener)?;
-        let topic = spec.dead_letter.as_deref()?;
-        Some(self.overview.brokers[broker].dead_letters(topic, spec.topic(), &spec.group))
+    pub fn dead_letters(&self, listener: &str) -> Option<DeadLetters> {
+        let started = self.overview.listener(listener)?;
+        let Started { spec, resolving, .. } = started;
+        let (topic, source) = (spec.dead_letter.clone()?, spec.topic().clone());
+        let letters = self.overview.brokers[&started.broker].dead_letters(&topic, &source, &spec.group);
+        Some(DeadLetters::new(letters, [topic, source, spec.group.clone()]).one_at_a_time(resolving))
     }
 
     /// Where the operations endpoint listens; `None` where it is off.

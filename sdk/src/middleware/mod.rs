@@ -8,7 +8,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-pub use dead_letter::DeadLetter;
 pub(crate) use guard::guarded;
 pub(crate) use retry::{Decision, Policy};
 

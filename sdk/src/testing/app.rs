@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::{Attempted, Tap};
 use crate::app::{App, Running};
 use crate::contract::{Client, Message as RawMessage, Outgoing};
-use crate::middleware::DeadLetter;
+use crate::dead_letters::{DeadLetter, Filter};
 use crate::publisher::Publisher;
 use crate::{Message, publisher};
 
@@ -178,11 +178,8 @@ impl TestApp {
         let Some(mut letters) = self.running.dead_letters(listener) else {
             return Vec::new();
         };
-        match letters.browse(None, MOST).await {
-            Ok(letters) => letters
-                .iter()
-                .filter_map(|letter| DeadLetter::from_message(&letter.message))
-                .collect(),
+        match letters.list(&Filter::all().limit(MOST)).await {
+            Ok(letters) => letters.into_iter().map(|letter| letter.dead).collect(),
             Err(error) => panic!("the dead letters of `{listener}` cannot be read: {error}"),
         }
     }

@@ -148,12 +148,9 @@ pub(crate) async fn status(running: &Running, holds: impl Fn(&ListenerStatus) ->
 pub(crate) async fn dead(running: &Running, listener: &str) -> Vec<(postrider::DeadLetter, Vec<u8>)> {
     let mut letters = running.dead_letters(listener).unwrap();
     let found = letters.browse(None, 1000).await.unwrap();
-    let read = |letter: &postrider::contract::DeadLetter| {
+    let read = |letter: postrider::dead_letters::Listed| {
         let payload = letter.message.payload.clone().unwrap_or_default().to_vec();
-        (
-            postrider::DeadLetter::from_message(&letter.message).unwrap(),
-            payload,
-        )
+        (letter.dead, payload)
     };
-    found.iter().map(read).collect()
+    found.into_iter().map(read).collect()
 }

@@ -7,6 +7,7 @@ mod delivery;
 mod drain;
 mod failure;
 mod kit;
+mod replay;
 mod startup;
 
 /// One `#[tokio::test]` for each broker and each of the functions.
