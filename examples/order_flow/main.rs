@@ -16,6 +16,7 @@
 //! runs it in this process alone; with `BROKER_URL`, and the broker's cargo feature, on that broker. Some orders are no
 //! valid JSON, some name an unknown article, some meet a payment gateway that fails, some are declined: see
 //! `data/generate.rs`. At the end, the effects are checked, and the exit code is 0 only if every one of them is right.
+//! With `ORDER_FLOW_STAY=1` it stays up before that, until Ctrl-C, so that its operations endpoint can be looked at.
 //!
 //! Begin with `inventory.rs`: it is a whole service.
 
@@ -79,6 +80,10 @@ async fn run() -> Result<ExitCode, Error> {
     );
 
     let watched = watch::until_done(&mut running, &shop, &lines).await;
+    if matches!(watched, Ok(Watched::Done(..))) && std::env::var_os("ORDER_FLOW_STAY").is_some() {
+        println!("staying up until Ctrl-C");
+        watch::interrupted().await;
+    }
     let status = running.status();
     let foreign = shop.this_run.foreign();
     // A second signal does not wait for the drain.
