@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::queue::Item;
 use super::settles::Verdicts;
 use super::{Queue, Work};
-use crate::contract::{Delivery, Verdict};
+use crate::contract::{Delivery, Verdict, names};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
@@ -86,7 +86,8 @@ impl Lane<'_> {
             Some(_) => {
                 if let Outcome::Failed(error) = outcome {
                     tracing::warn!(
-                        listener = %work.scope.listener, topic = %delivery.topic,
+                        topic = %delivery.topic, group = %work.scope.group, attempt,
+                        message_id = delivery.message.headers.get_str(names::MESSAGE_ID),
                         "the handler failed after it had settled; it is not tried again: {error}",
                     );
                 }

@@ -1,0 +1,87 @@
+//! What a handler logs, and what the runtime logs about its messages, says which message it is about.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider::contract::Message as RawMessage;
+use postrider::prelude::*;
+use postrider::testing::TestApp;
+
+#[listener(topic = "log.order", group = "inventory", retry(attempts = 2, backoff = "1s"))]
+async fn reserve(_: Bytes) -> Result<(), HandlerError> {
+    tracing::info!("looking at the shelves");
+    Err("the warehouse is closed".into())
+}
+
+#[listener(topic = "log.payment", group = "ledger", ack = manual)]
+async fn book(_: Bytes, ack: Acker) -> Result<(), HandlerError> {
+    ack.ack().await?;
+    Err("too late".into())
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// The lines that contain this.
+    fn lines(&self, what: &str) -> Vec<String> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        text.lines()
+            .filter(|line| line.contains(what))
+            .map(str::to_owned)
+            .collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_lines_carry_topic_group_message_id_and_attempt() {
+    let log = Log::default();
+    let writer = log.clone();
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+
+    let app = TestApp::start(|app| app.listen(listeners![reserve, book])).await;
+    app.deliver_to("log.order", RawMessage::new("7")).await;
+    app.advance(Duration::from_secs(5)).await;
+    app.deliver_to("log.payment", RawMessage::new("8")).await;
+    app.assert_outcomes("reserve", ["error: the warehouse is closed"; 2]);
+
+    for (what, listener, group, attempts) in [
+        ("looking at the shelves", "reserve", "inventory", &[1, 2][..]),
+        ("will be tried again", "reserve", "inventory", &[1]),
+        ("given up", "reserve", "inventory", &[2]),
+        ("failed after it had settled", "book", "ledger", &[1]),
+    ] {
+        let lines = log.lines(what);
+        assert_eq!(lines.len(), attempts.len(), "{what}: {lines:#?}");
+        let about = &app.attempts(listener)[0];
+        for (line, attempt) in lines.iter().zip(attempts) {
+            for field in [
+                format!("topic={}", about.topic),
+                format!("group={group}"),
+                format!("message_id={}", about.message_id),
+                format!("attempt={attempt}"),
+            ] {
+                assert!(
+                    line.replace('"', "").contains(&field),
+                    "{field} is missing: {line}"
+                );
+            }
+        }
+    }
+    app.stop().await;
+}
