@@ -1,92 +1,24 @@
-//! One scenario with a number of messages on the embedded broker: what `benches/run` counts the instructions of.
+//! One scenario with a number of messages on the embedded broker: what `benches/run engine` counts the instructions and
+//! allocations of.
 //!
 //! `postrider-bench-engine <scenario> <messages>` publishes that many and waits until all are settled. With a third word,
 //! `unconsumed`, it ends before the first is received: the caller subtracts that, and one length from another, so that
 //! only the steady state of consuming counts.
 
-use std::time::{Duration, Instant};
+mod scenarios;
 
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
-use postrider::prelude::{Acker, Bytes, Deserialize, HandlerError, Serialize, listener, listeners};
-use postrider::{Registration, Running};
+use postrider::Running;
+use postrider::prelude::Bytes;
 use postrider_contract::{Client, Message, Outgoing};
+use scenarios::Sample;
 
 const URL: &str = "memory://bench?capacity=10000000";
 static TOPIC: LazyLock<Arc<str>> = LazyLock::new(|| "bench".into());
-
-#[derive(postrider::Message, Serialize, Deserialize)]
-#[message(topic = "bench", key = id)]
-struct Sample {
-    id: u64,
-    quantity: u32,
-}
-
-#[listener(topic = "bench", prefetch = 256, retry(attempts = 1))]
-async fn plain(sample: Sample) {
-    std::hint::black_box((sample.id, sample.quantity));
-}
-
-#[listener(
-    topic = "bench",
-    prefetch = 256,
-    retry(attempts = 5, backoff = "200ms..30s"),
-    timeout = "10s"
-)]
-async fn full(sample: Sample) -> Result<(), HandlerError> {
-    std::hint::black_box((sample.id, sample.quantity));
-    Ok(())
-}
-
-#[listener(topic = "bench", prefetch = 256, concurrency = 4)]
-async fn four(sample: Sample) -> Result<(), HandlerError> {
-    std::hint::black_box((sample.id, sample.quantity));
-    Ok(())
-}
-
-#[listener(topic = "bench", prefetch = 256, concurrency = 4, ordered)]
-async fn ordered(sample: Sample) -> Result<(), HandlerError> {
-    std::hint::black_box((sample.id, sample.quantity));
-    Ok(())
-}
-
-#[listener(topic = "bench", prefetch = 256, batch(size = 64, wait = "1ms"))]
-async fn batch(samples: Vec<Sample>) -> Result<(), HandlerError> {
-    std::hint::black_box(samples);
-    Ok(())
-}
-
-#[listener(topic = "bench", prefetch = 256, ack = manual)]
-async fn manual(sample: Sample, ack: Acker) -> Result<(), HandlerError> {
-    std::hint::black_box((sample.id, sample.quantity));
-    ack.ack().await?;
-    Ok(())
-}
-
-#[derive(postrider::Message, Serialize)]
-#[message(topic = "bench.reply")]
-struct Reply {
-    id: u64,
-}
-
-#[listener(topic = "bench", prefetch = 256, publish = "bench.reply")]
-async fn reply(sample: Sample) -> Result<Reply, HandlerError> {
-    Ok(Reply { id: sample.id })
-}
-
-fn listeners(scenario: &str) -> Vec<Registration> {
-    match scenario {
-        "plain" => listeners![plain],
-        "full" => listeners![full],
-        "four" => listeners![four],
-        "ordered" => listeners![ordered],
-        "batch" => listeners![batch],
-        "manual" => listeners![manual],
-        "reply" => listeners![reply],
-        "publish" => listeners![],
-        other => panic!("unknown scenario {other}: plain full four ordered batch manual reply publish"),
-    }
-}
+/// How often is looked whether all is settled: seldom, since looking is counted too.
+const LOOK: Duration = Duration::from_millis(500);
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -95,6 +27,7 @@ fn main() {
         .next()
         .and_then(|count| count.parse().ok())
         .expect("a number of messages");
+    let unconsumed = arguments.next().as_deref() == Some("unconsumed");
     let workers = if scenario == "four" || scenario == "ordered" {
         2
     } else {
@@ -105,16 +38,17 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    runtime.block_on(run(&scenario, messages));
+    runtime.block_on(run(&scenario, messages, unconsumed));
+    // Nothing that ends a service is counted.
+    std::process::exit(0);
 }
 
-async fn run(scenario: &str, messages: u64) {
-    let app = postrider::App::new(URL).unwrap().name("bench");
-    let running = app.listen(listeners(scenario)).start().await.unwrap();
+async fn run(scenario: &str, messages: u64, unconsumed: bool) {
+    let running = scenarios::app(scenario, URL).unwrap().start().await.unwrap();
     running.ready().await.unwrap();
-    let publisher = running.publisher();
     if scenario == "publish" {
-        for id in 0..messages {
+        let publisher = running.publisher();
+        for id in 0..if unconsumed { 0 } else { messages } {
             publisher.send(&Sample { id, quantity: 3 }).await.unwrap();
         }
         return;
@@ -123,8 +57,8 @@ async fn run(scenario: &str, messages: u64) {
     let name = running.status()[0].name.clone();
     running.pause(&name);
     fill(messages).await;
-    if std::env::args().nth(3).as_deref() == Some("unconsumed") {
-        std::process::exit(0);
+    if unconsumed {
+        return;
     }
     let begin = Instant::now();
     running.resume(&name);
@@ -134,7 +68,6 @@ async fn run(scenario: &str, messages: u64) {
         "{scenario}: {messages} in {elapsed:?}, {:.0}/s",
         messages as f64 / elapsed.as_secs_f64()
     );
-    std::process::exit(0);
 }
 
 /// Publishes past the publisher, messages that share one payload: what is freed while consuming is then not the
@@ -163,6 +96,6 @@ async fn fill(messages: u64) {
 
 async fn handled(running: &Running, messages: u64) {
     while running.status()[0].counts.handled < messages {
-        tokio::time::sleep(Duration::from_millis(2)).await;
+        tokio::time::sleep(LOOK).await;
     }
 }
