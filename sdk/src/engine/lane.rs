@@ -41,8 +41,8 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
             return;
         }
         lane.stopwatch.start();
-        while let Some(item) = lane.chunk.pop_front() {
-            lane.handle::<L>(item).await;
+        while !lane.chunk.is_empty() {
+            lane.handle_first::<L>().await;
         }
         lane.settle();
     }
@@ -60,39 +60,49 @@ struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    async fn handle<L: Single>(&mut self, item: Item) {
+    /// Handles the first of the chunk. It is moved once, to where the handler sees it.
+    async fn handle_first<L: Single>(&mut self) {
         let work = self.work;
-        let Item { delivery, attempt } = item;
-        if let Err(refused) = work.policy.admit(&delivery) {
-            return self.finish(delivery, attempt, Outcome::Failed(refused));
-        }
-        if work.limiter.is_some() {
-            self.wait();
-            if !admitted_by_rate(work, 1).await {
-                return self.finish(delivery, attempt, Outcome::Release);
-            }
-            self.stopwatch.start();
-        }
+        let Some(Item { delivery, attempt }) = self.chunk.pop_front() else {
+            return;
+        };
         let mut cx = Context::new(delivery, attempt, work.scope.clone());
-        if work.options.ack == AckMode::Manual {
-            cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
-        }
-        let outcome = self.call::<L>(&cx).await;
-        self.stopwatch.ended(&work.meter);
-        let Context { delivery, acker, .. } = cx;
-        match acker {
-            None => self.finish(delivery, attempt, outcome),
-            Some(acker) if acker.close() => self.finish(delivery, attempt, unsettled(outcome)),
-            Some(_) => {
-                if let Outcome::Failed(error) = outcome {
-                    tracing::warn!(
-                        topic = %delivery.topic, group = %work.scope.group, attempt,
-                        message_id = delivery.message.headers.get_str(names::MESSAGE_ID),
-                        "the handler failed after it had settled; it is not tried again: {error}",
-                    );
+        let refused = match work.policy.admit(&cx.delivery) {
+            Err(error) => Some(Outcome::Failed(error)),
+            Ok(()) if work.limiter.is_some() && !self.wait_for_rate().await => Some(Outcome::Release),
+            Ok(()) => None,
+        };
+        let outcome = match refused {
+            Some(outcome) => outcome,
+            None => {
+                if work.options.ack == AckMode::Manual {
+                    cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
+                }
+                let outcome = self.call::<L>(&cx).await;
+                self.stopwatch.ended(&work.meter);
+                match &cx.acker {
+                    None => outcome,
+                    Some(acker) if acker.close() => unsettled(outcome),
+                    Some(_) => return settled_before(work, &cx.delivery, attempt, &outcome),
                 }
             }
+        };
+        self.attempts += note(work, &cx.delivery, attempt, &outcome);
+        match work.policy.decide(&cx.delivery, attempt, outcome) {
+            Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
+            Decision::Hold(wait) => {
+                let delivery = cx.delivery;
+                hold(work, self.queue, Item { delivery, attempt }, wait);
+            }
         }
+    }
+
+    /// Waits for the listener's rate; false where the drain's deadline came first.
+    async fn wait_for_rate(&mut self) -> bool {
+        self.wait();
+        let admitted = admitted_by_rate(self.work, 1).await;
+        self.stopwatch.start();
+        admitted
     }
 
     async fn call<L: Single>(&mut self, cx: &Context) -> Outcome {
@@ -121,9 +131,13 @@ impl Lane<'_> {
 
     /// Before waiting: others may have what was not started, and no verdict waits with it.
     fn wait(&mut self) {
-        self.settle();
         self.stopwatch.waits(&self.work.meter);
         self.queue.put_back(&mut self.chunk);
+        for item in self.chunk.drain(..) {
+            let token = item.delivery.token;
+            self.verdicts.add(token, What::Released, Verdict::Release);
+        }
+        self.settle();
     }
 
     fn settle(&mut self) {
@@ -131,13 +145,16 @@ impl Lane<'_> {
         self.work.meter.attempted(std::mem::take(&mut self.attempts));
         self.work.settles.push_all(&mut self.verdicts);
     }
+}
 
-    fn finish(&mut self, delivery: Delivery, attempt: u32, outcome: Outcome) {
-        self.attempts += note(self.work, &delivery, attempt, &outcome);
-        match self.work.policy.decide(&delivery, attempt, outcome) {
-            Decision::Settle(what, verdict) => self.verdicts.add(delivery.token, what, verdict),
-            Decision::Hold(wait) => hold(self.work, self.queue, Item { delivery, attempt }, wait),
-        }
+/// A manual handler that failed after it had settled.
+fn settled_before(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) {
+    if let Outcome::Failed(error) = outcome {
+        tracing::warn!(
+            topic = %delivery.topic, group = %work.scope.group, attempt,
+            message_id = delivery.message.headers.get_str(names::MESSAGE_ID),
+            "the handler failed after it had settled; it is not tried again: {error}",
+        );
     }
 }
 

@@ -137,12 +137,16 @@ impl Queue {
         Pop::Taken
     }
 
-    /// Puts what was taken and not started back before everything else.
+    /// Puts what was taken and not started back before everything else. Leaves it in `chunk` where the queue is closed and
+    /// nobody will come for it.
     pub(crate) fn put_back(&self, chunk: &mut VecDeque<Item>) {
         if chunk.is_empty() {
             return;
         }
         let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
         chunk.append(&mut inner.ready);
         std::mem::swap(&mut inner.ready, chunk);
         drop(inner);
@@ -361,7 +365,10 @@ mod tests {
         let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, Duration::from_secs(1)).is_none());
         assert_eq!(queue.discard(&[0]).len(), 3);
-        assert_eq!(queue.close().len(), 3);
+        let mut started = VecDeque::from([pop(&queue).await.unwrap()]);
+        assert_eq!(queue.close().len(), 2);
         assert!(pop(&queue).await.is_none());
+        queue.put_back(&mut started);
+        assert_eq!(started.len(), 1, "it is its owner's to release");
     }
 }

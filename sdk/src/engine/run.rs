@@ -214,7 +214,7 @@ fn give_back(work: &Work) {
 
 /// What handlers publish with their acknowledgement, each with the place of that among the verdicts. Not retries and dead
 /// letters: those are counted as such.
-fn publishes(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, usize)>) {
+fn published(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, usize)>) {
     for (index, settlement) in verdicts.batch.iter().enumerate() {
         if let Verdict::Ack { emit } = &settlement.verdict
             && !emit.is_empty()
@@ -229,7 +229,7 @@ fn publishes(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, 
 /// Carries verdicts to the broker, all that have arrived at once, and tries again what it could not carry out.
 async fn settle(work: &Work, settler: &dyn Settler) {
     let (mut verdicts, mut answers) = (Verdicts::default(), Vec::new());
-    let (mut tokens, mut done) = (Vec::new(), Vec::new());
+    let mut tokens = Vec::new();
     let mut emitted = Vec::new();
     let mut failed: Vec<(Settlement, What)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
@@ -253,8 +253,14 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             }
             continue;
         }
-        tokens.extend(verdicts.batch.iter().map(|settlement| settlement.token));
-        publishes(work, &verdicts, &mut emitted);
+        let mut publishes = false;
+        for Settlement { token, verdict } in &verdicts.batch {
+            tokens.push(*token);
+            publishes |= matches!(verdict, Verdict::Ack { emit } if !emit.is_empty());
+        }
+        if publishes {
+            published(work, &verdicts, &mut emitted);
+        }
         let begin = Instant::now();
         #[cfg(feature = "otel")]
         let span = {
@@ -279,26 +285,22 @@ async fn settle(work: &Work, settler: &dyn Settler) {
         }
         let mut reason = None;
         let mut tally = Tally::default();
-        for ((answer, what), token) in answers
-            .drain(..)
-            .zip(verdicts.whats.drain(..))
-            .zip(tokens.drain(..))
-        {
+        for (index, (answer, what)) in answers.drain(..).zip(verdicts.whats.drain(..)).enumerate() {
             match answer {
                 Settled::Failed(settlement, error) => {
+                    // To the front, away from those that are done: it stays unsettled.
+                    tokens.swap(index, tally.failed as usize);
                     failed.push((settlement, what));
                     tally.failed += 1;
                     reason = Some(error);
-                    continue;
                 }
                 Settled::Stale => tally.stale += 1,
                 _ => tally.settled[what as usize] += 1,
             }
-            done.push(token);
         }
         work.meter.settled(&tally, took);
-        work.settles.done(&done);
-        done.clear();
+        work.settles.done(&tokens[tally.failed as usize..]);
+        tokens.clear();
         match reason {
             Some(error) => {
                 failures += 1;
