@@ -31,6 +31,10 @@ pub(crate) struct Planner {
 impl Planner {
     /// Everything that keeps these from starting.
     pub(crate) async fn plan(&self, all: &[Spec]) -> Vec<Problem> {
+        // First of all, since one of them may be what another listener listens to, and is made as the first makes it.
+        for topic in all.iter().filter_map(|spec| spec.dead_letter.as_ref()) {
+            self.outbox.topics.note_dead_letters(topic);
+        }
         let each = all.iter().map(|spec| {
             let (planner, spec) = (self.clone(), spec.clone());
             async move {
@@ -74,15 +78,13 @@ impl Planner {
             None => false,
         };
         let mut partitions = None;
-        match self.ensure(spec.topic(), Purpose::of(spec.topic()), 0).await {
+        let purpose = self.outbox.topics.purpose(spec.topic());
+        match self.ensure(spec.topic(), purpose, 0).await {
             Ok(found) => partitions = found,
             Err(error) => note(error.to_string(), help_for(&error)),
         }
         if partitions.is_none() && self.mode == Topology::Verify {
-            note(
-                missing(spec.topic()),
-                self.create(spec.topic(), Purpose::of(spec.topic()), 0),
-            );
+            note(missing(spec.topic()), self.create(spec.topic(), purpose, 0));
         }
         let record = self.copies_of(spec.topic(), partitions.is_some()).await;
         if let Some(partitions) = partitions {
@@ -100,9 +102,6 @@ impl Planner {
                 }
                 Err(error) => note(error.to_string(), help_for(&error)),
             }
-        }
-        if let Some(topic) = &spec.dead_letter {
-            self.outbox.topics.note_dead_letters(topic);
         }
         let dead = spec
             .dead_letter

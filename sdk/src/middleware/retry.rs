@@ -12,6 +12,11 @@ use crate::publisher::{millis, stamp};
 /// Past this many redeliveries without a verdict, a message is dead-lettered: it probably kills the process.
 pub(crate) const CRASH_LOOP: u32 = 20;
 
+/// A message that has become a dead letter so often goes round between listeners that take each other's dead letters.
+pub(crate) const MOST_HOPS: i64 = 16;
+/// How long such a message waits until it is tried again.
+const PARKED: Duration = Duration::from_secs(3600);
+
 /// How one listener deals with failure.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -86,10 +91,15 @@ impl Policy {
         if self.in_process {
             return Decision::Hold(wait);
         }
+        self.come_back(delivery, attempt + 1, wait)
+    }
+
+    /// A copy to the group's own inbox, to be this attempt.
+    fn come_back(&self, delivery: &Delivery, attempt: u32, wait: Duration) -> Decision {
         let now = SystemTime::now();
         let mut copy = delivery.message.clone();
         let (first_failure, position) = history(delivery, now);
-        copy.headers.set(names::ATTEMPT, attempt + 1);
+        copy.headers.set(names::ATTEMPT, attempt);
         copy.headers.set(names::FIRST_FAILURE, first_failure);
         copy.headers.set(names::POSITION, position);
         copy.headers.set(names::REPLAYS, u32::from(replays(delivery)));
@@ -97,7 +107,29 @@ impl Policy {
         Decision::Settle(What::Retried, Verdict::Ack { emit: vec![copy] })
     }
 
+    /// Whether giving it up once more would send it round again. Dead-letter topics by their usual names never lead back,
+    /// since each is longer than the topic before it: every circle has a listener that names another one.
+    fn goes_round(&self, delivery: &Delivery) -> bool {
+        dead_letter::hops(&delivery.message) >= MOST_HOPS
+            && *self.dead_letter != names::dead_letter_topic(&self.topic, &self.group)
+    }
+
+    /// Keeps what goes round in the group's own inbox, the attempts used up: neither lost nor sent on.
+    fn park(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
+        let wait = PARKED.min(self.max_delay);
+        tracing::error!(
+            topic = %self.topic, group = %self.group, dead_letter_topic = %self.dead_letter, wait = ?wait,
+            message_id = delivery.message.headers.get_str(names::MESSAGE_ID),
+            "given up {MOST_HOPS} times, each time to a topic whose listener gave it up again: it stays here and is tried \
+             again later; leave out `dead_letter` of this listener to have it given up for good: {error}",
+        );
+        self.come_back(delivery, attempt, wait)
+    }
+
     fn give_up(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
+        if self.goes_round(delivery) {
+            return self.park(delivery, attempt, error);
+        }
         // The reason of the last attempt alone would hide that it was tried more than once.
         let exhausted = error.is_retryable() && self.retry.attempts > 1;
         let reason = if exhausted {
@@ -220,6 +252,33 @@ mod tests {
         assert_eq!(headers.get(names::DEAD_REPLAYS).and_then(Value::as_i64), Some(2));
         assert_eq!(headers.get(names::ATTEMPT), None);
         assert_eq!(dead.message.payload.as_deref(), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn what_goes_round_stays_where_it_is_unless_its_dead_letters_lead_nowhere() {
+        let gone_round = |hops: i64| {
+            let message = Message::new("x").with_header(names::DEAD_HOPS, hops);
+            delivery(Origin::Topic, message)
+        };
+        let elsewhere = Policy {
+            dead_letter: "elsewhere".into(),
+            ..policy()
+        };
+        let (what, copy) = emitted(elsewhere.decide(&gone_round(MOST_HOPS), 3, failed()));
+        assert_eq!(what, What::Retried);
+        assert!(matches!(copy.to, Address::Inbox { .. }));
+        let attempt = copy.message.headers.get(names::ATTEMPT);
+        assert_eq!(attempt.and_then(Value::as_i64), Some(3), "not used up once more");
+        let wait = copy
+            .not_before
+            .unwrap()
+            .duration_since(SystemTime::now())
+            .unwrap();
+        assert!(wait > Duration::from_secs(50), "not soon: {wait:?}");
+        for (policy, hops) in [(&elsewhere, MOST_HOPS - 1), (&policy(), MOST_HOPS)] {
+            let (what, _) = emitted(policy.decide(&gone_round(hops), 3, failed()));
+            assert_eq!(what, What::DeadLettered, "{hops}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Each test runs once for each broker. A broker that is required (`POSTRIDER_TEST_BROKERS`) and has no URL
 //! (`POSTRIDER_TEST_KAFKA_URL`…) fails its tests; it is never skipped in silence.
 
+mod circles;
 mod delivery;
 mod drain;
 mod failure;
