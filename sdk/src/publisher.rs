@@ -155,12 +155,12 @@ impl Publisher {
         let _pending = self.pending.token();
         for outgoing in &mut batch {
             stamp(&mut outgoing.message);
-            #[cfg(feature = "testing")]
-            if let Some(tap) = &self.tap {
-                tap.published(outgoing);
-            }
         }
         let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
+        #[cfg(feature = "testing")]
+        if let Some(tap) = &self.tap {
+            batch.iter().for_each(|outgoing| tap.published(outgoing));
+        }
         let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
         let about: Vec<_> = batch.iter().map(about).collect();
         let begin = Instant::now();

@@ -1,4 +1,5 @@
-//! What a handler logs, and what the runtime logs about its messages, says which message it is about.
+//! What a handler logs, and what the runtime logs about its messages, says which message it is about; and a trace goes on
+//! where nobody records it.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -18,6 +19,37 @@ async fn reserve(_: Bytes) -> Result<(), HandlerError> {
 async fn book(_: Bytes, ack: Acker) -> Result<(), HandlerError> {
     ack.ack().await?;
     Err("too late".into())
+}
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "log.shipment")]
+struct Shipped {
+    order: u64,
+}
+
+/// Publishes by hand and by what it returns.
+#[listener(topic = "log.stock", publish = "log.shipment")]
+async fn ship(stock: Json<u64>, publisher: Publisher) -> Result<Shipped, HandlerError> {
+    publisher.topic("log.mail").send_json(&stock.0).await?;
+    Ok(Shipped { order: stock.0 })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trace_goes_on_in_what_a_handler_publishes() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let app = TestApp::start(|app| app.listen(listeners![ship])).await;
+    let mut message = RawMessage::new("7");
+    message.headers.set("traceparent", PARENT);
+    message.headers.set("tracestate", "shop=1");
+    app.deliver_to("log.stock", message).await;
+    for topic in ["log.mail", "log.shipment"] {
+        let published = app.published_to(topic);
+        assert_eq!(published.len(), 1, "{app}");
+        let header = |name| published[0].headers.get_str(name);
+        assert_eq!(header("traceparent"), Some(PARENT), "{topic}");
+        assert_eq!(header("tracestate"), Some("shop=1"), "{topic}");
+    }
+    app.stop().await;
 }
 
 /// What was logged.

@@ -7,6 +7,7 @@ mod http;
 #[allow(dead_code, reason = "shared with the contract's tests")]
 #[path = "../contract/kit.rs"]
 mod kit;
+mod losses;
 mod outage;
 
 use std::sync::Arc;
@@ -106,6 +107,40 @@ async fn counters_add_up_and_names_are_those_of_opentelemetry() {
     assert_eq!(listener["lag"], 0, "{text}");
     assert_eq!(listener["dead"], 1, "{text}");
     assert_eq!(listener["counts"]["attempts"], 12);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn publishes_are_counted_by_how_they_ended() {
+    let running = start("publishing", &open()).await;
+    let publisher = running.publisher();
+    publisher.topic("ops.nobody").send_json(&1_u64).await.unwrap();
+    for _ in 0..2 {
+        let draft = publisher.topic("ops.nobody").require_receiver();
+        draft.send_json(&1_u64).await.unwrap_err();
+    }
+    let (_, metrics) = get(running.ops_address().unwrap(), "/metrics").await;
+    let of = |name: &str, error: &str| {
+        let labels = format!("{{{error}messaging_destination_name=\"ops.nobody\"");
+        value(&metrics, name, &[&labels]).unwrap_or_else(|| panic!("{name} is missing:\n{metrics}")) as u64
+    };
+    assert_eq!(of("messaging_client_sent_messages_total", ""), 1);
+    assert_eq!(of("postrider_unreceived_total", ""), 1);
+    let failed = of(
+        "messaging_client_sent_messages_total",
+        "error_type=\"no_receiver\",",
+    );
+    assert_eq!(failed, 2);
+    // Topics that whoever made up, such as from what came in.
+    for n in 0..1_000 {
+        let topic = format!("ops.hostile.{n}");
+        publisher.topic(topic).send_json(&1_u64).await.unwrap();
+    }
+    let (_, metrics) = get(running.ops_address().unwrap(), "/metrics").await;
+    let hostile = |line: &&str| line.contains("ops.hostile.");
+    assert!(metrics.lines().filter(hostile).count() <= 2 * 200);
+    let others = value(&metrics, "messaging_client_sent_messages_total", &["_OTHER"]);
+    assert!(others.unwrap() >= 800.0, "{others:?}");
     running.shutdown().await.unwrap();
 }
 
