@@ -236,6 +236,12 @@ async fn a_stalled_handler_shows_as_no_progress_with_a_backlog() {
         idle >= 2.0 && listener["in_flight"].as_u64() == Some(30) && listener["state"] == "ready"
     })
     .await;
+    // What the alert looks at: something is in flight, and no attempt comes to its end.
+    let (_, metrics) = get(address, "/metrics").await;
+    let of =
+        |name: &str| value(&metrics, name, &["messaging_consumer_group_name=\"stalled\""]).unwrap() as u64;
+    assert_eq!(of("postrider_in_flight"), 30);
+    assert_eq!(of("postrider_attempts_total"), 0);
     gate.add_permits(100);
     until(async || told().await["listeners"][0]["in_flight"] == 0).await;
     assert!(told().await["listeners"][0]["idle_seconds"].as_f64().unwrap() < 2.0);

@@ -73,6 +73,12 @@ async fn notification(_: Shipped) -> Result<(), HandlerError> {
     Err(HandlerError::permanent("no address"))
 }
 
+/// Takes what belongs to several traces at once.
+#[listener(topic = "trace.report", batch(size = 2, wait = "5s"))]
+async fn report(orders: Vec<Json<u64>>) {
+    assert_eq!(orders.len(), 2);
+}
+
 /// The one collector of this process.
 static COLLECTOR: LazyLock<(Receiver, Traces)> = LazyLock::new(|| {
     let (receiver, address) = Receiver::start();
@@ -150,6 +156,41 @@ async fn one_trace(broker: &'static str) {
     for name in ["receive", "settle"] {
         let links = |span: &&&Span| span.name == name && span.links.contains(&first.trace);
         assert!(mine.iter().filter(links).count() >= 4, "{name}: {mine:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_linked_to_the_traces_of_its_messages() {
+    let target = Target::find("memory").unwrap();
+    let (receiver, traces) = &*COLLECTOR;
+    let running = target.start(&Seen::default(), listeners![report]).await;
+    for order in 0..2_u64 {
+        let publisher = running.publisher();
+        publisher.topic("trace.report").send_json(&order).await.unwrap();
+    }
+    let handled = || running.status()[0].counts.handled == 2;
+    eventually(|| format!("{:#?}", running.status()), handled).await;
+    running.shutdown().await.unwrap();
+    let flushing = traces.clone();
+    tokio::task::spawn_blocking(move || flushing.flush().unwrap())
+        .await
+        .unwrap();
+
+    let spans = receiver.spans();
+    let about = |span: &&Span| span.topic() == "trace.report";
+    let sent: Vec<&Span> = spans
+        .iter()
+        .filter(about)
+        .filter(|span| span.name == "send")
+        .collect();
+    assert_eq!(sent.len(), 2);
+    assert_ne!(sent[0].trace, sent[1].trace);
+    let processed = spans.iter().filter(about).find(|span| span.name == "process");
+    let processed = processed.unwrap();
+    assert_eq!(processed.attribute("messaging.consumer.group.name"), target.name);
+    assert_eq!(processed.attribute("messaging.batch.message_count"), "2");
+    for sent in sent {
+        assert!(processed.links.contains(&sent.trace), "{processed:#?}");
     }
 }
 
