@@ -87,6 +87,7 @@ pub(crate) async fn keep(
                 };
                 let Some(end) = end else {
                     subscribed.written().await;
+                    subscribed.hand_over().await;
                     return;
                 };
                 failures = if since.elapsed() >= GOOD || end.unparsable {

@@ -66,7 +66,7 @@ impl RabbitReceiver {
             Some(News::Open(flow)) => {
                 self.former.clear();
                 self.flow = Some(flow);
-                if self.paused {
+                if self.paused && !self.stays_active() {
                     self.stop_fetching();
                 }
                 Ok(Event::Ready)
@@ -76,7 +76,7 @@ impl RabbitReceiver {
                 if let Some(flow) = &mut self.flow {
                     self.former.extend(flow.consumer.replace(consumer));
                 }
-                if self.paused {
+                if self.paused && !self.stays_active() {
                     self.stop_fetching();
                 }
                 Ok(Event::Ready)
@@ -92,6 +92,7 @@ impl RabbitReceiver {
 
     /// The channel has ended: nothing of it can be settled any more.
     fn lost(&mut self, why: Option<&lapin::Error>) -> Event {
+        self.leave();
         self.former.clear();
         if let Some(flow) = self.flow.take() {
             self.subscribed.end(flow.epoch);
@@ -181,6 +182,23 @@ impl RabbitReceiver {
         into.push(delivery);
     }
 
+    /// Where order is kept the consumers outlive their receiver, until their channel is closed.
+    fn leave(&mut self) {
+        if let Some(flow) = &mut self.flow
+            && self.subscribed.is_ordered()
+        {
+            let consumers = self.former.drain(..).chain(flow.consumer.take()).collect();
+            self.subscribed.leave(flow.channel.clone(), consumers);
+        }
+    }
+
+    /// Where order is kept a pause does not cancel the consumer: the next instance would become the active one at once, and
+    /// be given what follows before what is still held here. Nothing is asked for meanwhile, and the prefetch bounds what
+    /// the broker sends.
+    fn stays_active(&self) -> bool {
+        self.subscribed.is_ordered()
+    }
+
     /// Cancels the consumer. The frame is queued at the first poll, and the client library takes the answer by itself.
     fn stop_fetching(&self) {
         let Some(flow) = &self.flow else { return };
@@ -199,6 +217,12 @@ impl RabbitReceiver {
         flow.consumer = keeper::consume(&self.subscribed, &flow.channel, &flow.queue)
             .await
             .ok();
+    }
+}
+
+impl Drop for RabbitReceiver {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -291,6 +315,9 @@ impl Receiver for RabbitReceiver {
             return;
         }
         self.paused = paused;
+        if self.stays_active() {
+            return;
+        }
         if paused {
             self.stop_fetching();
         } else {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
+use lapin::{Channel, Consumer};
 use postrider_contract::{Delivery, Order, Spec, Token};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -106,6 +106,8 @@ pub(crate) struct Subscribed {
     /// So many travel together at most: the broker must not run out of room in its prefetch meanwhile.
     together: usize,
     current: Mutex<Current>,
+    /// What an ordered subscription received by until it ended.
+    left: Mutex<Option<(Channel, Vec<Consumer>)>>,
 }
 
 /// The channel that deliveries come by now.
@@ -133,6 +135,7 @@ impl Subscribed {
             queued: Notify::new(),
             alone: AtomicBool::new(true),
             current: Mutex::default(),
+            left: Mutex::default(),
             shared: shared.clone(),
             spec,
         });
@@ -169,6 +172,22 @@ impl Subscribed {
             && let Some(mut open) = current.open.take()
         {
             open.flush();
+        }
+    }
+
+    /// Keeps the consumers of an ordered subscription that nobody reads any more: dropped, they would be cancelled, and the
+    /// next instance would become the active one and be given what follows before what is unsettled here.
+    pub(crate) fn leave(&self, channel: Channel, consumers: Vec<Consumer>) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some((channel, consumers));
+    }
+
+    /// Closes the channel of what was left: the broker takes back what is unsettled and makes the next instance the active one
+    /// in one step, in that order.
+    pub(crate) async fn hand_over(&self) {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((channel, consumers)) = left {
+            let _ = timeout(WRITTEN, channel.close(200, "OK".into())).await;
+            drop(consumers);
         }
     }
 
