@@ -3,7 +3,6 @@
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::process::Command;
 
@@ -115,18 +114,15 @@ impl OwnBroker {
 fn free_ports() -> Result<[u16; 4]> {
     const FIRST: u16 = 13_000;
     const COUNT: u16 = 7_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() % u32::from(COUNT)) as u16;
-    let free = || {
-        (0..COUNT).find_map(|_| {
-            let step = NEXT.fetch_add(1, Ordering::Relaxed);
-            let port = FIRST + (start + step % COUNT) % COUNT;
-            TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
-        })
-    };
+    // Drawn anew each time: another driver that looks at this moment looks elsewhere.
+    let start = fastrand::u16(..COUNT);
+    let mut free = (0..COUNT).filter_map(|step| {
+        let port = FIRST + (start + step) % COUNT;
+        TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
+    });
     let mut ports = [0; 4];
     for port in &mut ports {
-        *port = free().ok_or("no port is free")?;
+        *port = free.next().ok_or("no port is free")?;
     }
     Ok(ports)
 }

@@ -15,6 +15,7 @@ use crate::broker::OwnBroker;
 use crate::fault::Fault;
 use crate::fleet::{DRAIN_LIMIT, Fleet};
 use crate::inspect::topics;
+use crate::process::last_lines;
 use crate::proxy::{Proxy, Traffic, Way};
 use crate::system::System;
 use crate::work::{GROUP, Work};
@@ -132,12 +133,13 @@ impl Scene<'_> {
             for place in 0..self.fleet.len() {
                 let mut former = self.fleet.replace(place)?;
                 former.signal("TERM").await?;
-                if !former
-                    .end_within(DRAIN_LIMIT)
-                    .await?
-                    .is_some_and(|status| status.success())
-                {
-                    return Err(format!("a consumer did not drain: {}", former.log().display()).into());
+                match former.end_within(DRAIN_LIMIT).await? {
+                    Some(status) if status.success() => {}
+                    Some(status) => {
+                        let log = last_lines(&former.log(), 3);
+                        return Err(format!("a consumer that is replaced ended with {status}: {log}").into());
+                    }
+                    None => return Err(format!("a consumer did not drain within {DRAIN_LIMIT:?}").into()),
                 }
                 sleep(self.between(0, 700)).await;
             }

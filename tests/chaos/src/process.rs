@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -14,6 +14,8 @@ use crate::Result;
 /// A process of this program in another role, killed when this is dropped.
 pub(crate) struct Process {
     child: Child,
+    /// Apart from the child, since waiting for that would end it.
+    input: Option<ChildStdin>,
     pub(crate) journal: PathBuf,
 }
 
@@ -21,7 +23,7 @@ impl Process {
     /// Starts this program with these arguments and a journal; what it logs goes beside the journal.
     pub(crate) fn start(arguments: &[&str], journal: PathBuf) -> Result<Self> {
         let log = File::create(journal.with_extension("log"))?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut child = Command::new(std::env::current_exe()?)
             .args(arguments)
             .arg("--journal")
             .arg(&journal)
@@ -33,7 +35,12 @@ impl Process {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Self { child, journal })
+        let input = child.stdin.take();
+        Ok(Self {
+            child,
+            input,
+            journal,
+        })
     }
 
     /// Sends it a signal by name.
@@ -61,7 +68,7 @@ impl Process {
 
     /// Ends its standard input, which asks a publisher to finish.
     pub(crate) fn close_input(&mut self) {
-        drop(self.child.stdin.take());
+        drop(self.input.take());
     }
 
     /// How it ended, where it has.

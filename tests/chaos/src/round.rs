@@ -159,6 +159,10 @@ pub(crate) async fn play(
     interrupted: impl Future<Output = ()>,
 ) -> Result<Outcome> {
     let started = Instant::now();
+    // Of a round with the same seed, which failed.
+    if directory.exists() {
+        std::fs::remove_dir_all(directory)?;
+    }
     std::fs::create_dir_all(directory)?;
     let mut stage = Stage::new(plan, directory)?;
     let ended = tokio::select! {
