@@ -1,11 +1,15 @@
-//! A broker of the test's own is stopped: readiness says so, and why, within ten seconds, and is true again afterwards.
+//! A broker of the test's own is killed, and frozen: readiness says so, and why, within ten seconds, and is true again
+//! afterwards.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use postrider::Running;
 use postrider::prelude::*;
+use serde_json::Value;
 
 use crate::http::get;
 use crate::kit::Target;
@@ -55,12 +59,14 @@ impl Own {
         own
     }
 
+    /// With shorter silences than the usual ones, after which a frozen broker would be noticed too, but later.
     fn url(&self) -> String {
         let url = self.ctl("url");
-        if self.pubsub {
-            url.replacen("redis://", "redis+pubsub://", 1)
-        } else {
-            url
+        match self.broker {
+            "rabbitmq" => url + "?heartbeat=3s",
+            "kafka" => url + "?session_timeout=6s",
+            _ if self.pubsub => url.replacen("redis://", "redis+pubsub://", 1),
+            _ => url,
         }
     }
 
@@ -109,73 +115,71 @@ async fn outage(broker: &'static str) {
     if Target::find(broker).is_none() {
         return;
     }
-    let own = tokio::task::spawn_blocking(move || Own::start(broker))
-        .await
-        .unwrap();
-    let app = App::new(&own.url())
-        .unwrap()
-        .name(&format!("outage-{broker}"))
-        .ops("0")
-        .unwrap();
+    let own = tokio::task::spawn_blocking(move || Own::start(broker));
+    let own = Arc::new(own.await.unwrap());
+    let app = App::new(&own.url()).unwrap().name(&format!("outage-{broker}"));
+    let app = app.ops("0").unwrap();
     let running = app.listen(listeners![outlives]).start().await.unwrap();
     running.ready().await.unwrap();
-    let address = running.ops_address().unwrap();
-    let group = format!("messaging_consumer_group_name=\"outage-{broker}\"");
-    assert_eq!(get(address, "/health/ready").await.0, 200);
+    assert_eq!(get(running.ops_address().unwrap(), "/health/ready").await.0, 200);
     // RabbitMQ 3.10 loses a quorum queue that was declared less than a second before the kill; nothing tells when it is kept.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
+    for (round, down, up) in [(1, "kill", &["start", "wait"][..]), (2, "pause", &["resume"])] {
+        verb(&own, down).await;
+        told_while_down(&running, down).await;
+        for up in up {
+            verb(&own, up).await;
+        }
+        told_when_back(&running, round).await;
+    }
+    running.shutdown().await.unwrap();
+    tokio::task::spawn_blocking(move || drop(own)).await.unwrap();
+}
 
-    let own = tokio::task::spawn_blocking(move || {
-        own.ctl("kill");
-        own
-    });
-    let own = own.await.unwrap();
+async fn verb(own: &Arc<Own>, verb: &'static str) {
+    let own = own.clone();
+    tokio::task::spawn_blocking(move || own.ctl(verb)).await.unwrap();
+}
+
+async fn told_while_down(running: &Running, how: &str) {
+    let (address, name) = (running.ops_address().unwrap(), &running.status()[0].group);
     let (took, text) = until(address, 503, LIMIT).await;
-    println!("{broker}: not ready after {took:?}: {text}");
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
-    assert_eq!(told["reasons"][0]["listener"], "outlives");
-    assert_eq!(told["reasons"][0]["state"], "degraded");
-    assert!(
-        told["reasons"][0]["reason"]
-            .as_str()
-            .is_some_and(|reason| !reason.is_empty())
-    );
+    println!("{name} {how}: not ready after {took:?}: {text}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let reason = &told["reasons"][0];
+    assert_eq!(reason["listener"], "outlives");
+    assert_eq!(reason["state"], "degraded");
+    assert!(reason["reason"].as_str().is_some_and(|reason| !reason.is_empty()));
     assert_eq!(get(address, "/health/live").await.0, 200);
-    let gauge = async |name: &str| value(&get(address, "/metrics").await.1, name, &[&group]).unwrap();
-    crate::until(async || gauge("postrider_ready").await == 0.0).await;
+    crate::until(async || gauge(running, "postrider_ready").await == 0.0).await;
     let begin = Instant::now();
     let (_, text) = get(address, "/listeners").await;
     assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
-    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let told: Value = serde_json::from_str(&text).unwrap();
     let listener = &told["listeners"][0];
     assert_eq!(listener["state"], "degraded", "{text}");
     assert!(listener["last_error"].is_string(), "{text}");
-    assert!(
-        listener["lag"].is_null() && listener["depths_error"].is_string(),
-        "{text}"
-    );
-    crate::until(async || gauge("postrider_waiting").await.is_nan()).await;
+    assert!(listener["lag"].is_null(), "{text}");
+    assert!(listener["depths_error"].is_string(), "{text}");
+    crate::until(async || gauge(running, "postrider_waiting").await.is_nan()).await;
+}
 
-    let own = tokio::task::spawn_blocking(move || {
-        own.ctl("start");
-        own.ctl("wait");
-        own
-    });
-    let own = own.await.unwrap();
+async fn told_when_back(running: &Running, round: u64) {
+    let (address, name) = (running.ops_address().unwrap(), &running.status()[0].group);
     let (took, _) = until(address, 200, Duration::from_secs(60)).await;
-    println!("{broker}: ready again {took:?} after the broker answered");
-    running
-        .publisher()
-        .topic("outage.order")
-        .send_json(&1_u64)
-        .await
-        .unwrap();
-    crate::kit::status(&running, |status| status.counts.handled >= 1).await;
-    assert!(running.status()[0].counts.reconnects >= 1);
-    crate::until(async || gauge("postrider_ready").await == 1.0 && gauge("postrider_waiting").await == 0.0)
-        .await;
-    running.shutdown().await.unwrap();
-    tokio::task::spawn_blocking(move || drop(own)).await.unwrap();
+    println!("{name}: ready again after {took:?}");
+    let publisher = running.publisher();
+    publisher.topic("outage.order").send_json(&round).await.unwrap();
+    crate::kit::status(running, |status| status.counts.handled >= round).await;
+    assert!(running.status()[0].counts.reconnects >= round);
+    crate::until(async || gauge(running, "postrider_ready").await == 1.0).await;
+    crate::until(async || gauge(running, "postrider_waiting").await == 0.0).await;
+}
+
+async fn gauge(running: &Running, name: &str) -> f64 {
+    let group = format!("messaging_consumer_group_name=\"{}\"", running.status()[0].group);
+    let (_, metrics) = get(running.ops_address().unwrap(), "/metrics").await;
+    value(&metrics, name, &[&group]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
