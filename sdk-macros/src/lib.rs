@@ -47,7 +47,8 @@ use proc_macro::TokenStream;
 /// | `broker = "audit"` | The named broker. | the one in `BROKER_URL` |
 /// | `concurrency = 8` | How many handlers run at once. | 1 |
 /// | `prefetch = 64` | How many deliveries may be unsettled at once. | 4 for each handler that runs at once, at least 64 and 2 batches |
-/// | `retry(attempts = 5, backoff = "200ms..30s")` | How often a message is tried in all, and the shortest and the longest wait between. One wait, `"5s"`, is a fixed one; `attempts = 1` is no retry. | as on the left |
+/// | `retry(attempts = 5, backoff = "200ms..30s")` | How often a message is tried in all, and the shortest and the longest wait between: exponential with jitter, or `"linear 1s..30s"` with jitter of one second. One wait, `"5s"`, is a fixed one; `attempts = 1` is no retry. | as on the left |
+/// | `retry(max_age = "1h")` | A message that fails so long after its first failure is dead-lettered as `too_old`, whatever attempts are left. | no limit |
 /// | `timeout = "10s"` | How long a handler may take; then it failed. | no limit |
 /// | `ack = manual` | The handler settles through its `Acker`. | `auto`: by what it returns |
 /// | `ordered` | Messages of one partition key are handled in order. | side by side |

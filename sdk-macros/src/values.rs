@@ -18,16 +18,37 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// `"200ms..30s"`: the shortest and the longest wait. `"5s"`: both.
-pub(crate) fn backoff(text: &str) -> Result<(Duration, Duration), String> {
-    let Some((base, cap)) = text.split_once("..") else {
-        return duration(text).map(|fixed| (fixed, fixed));
+/// The shortest and the longest wait, and how they grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    pub(crate) base: Duration,
+    pub(crate) cap: Duration,
+    pub(crate) is_linear: bool,
+}
+
+/// `"200ms..30s"`: the shortest and the longest wait, exponential; `"linear 1s..30s"`; `"5s"`: a fixed one. The words
+/// `exponential` and `fixed` may be written too.
+pub(crate) fn backoff(text: &str) -> Result<Backoff, String> {
+    let (word, waits) = match text.trim().split_once(' ') {
+        Some((word @ ("linear" | "exponential" | "fixed"), waits)) => (word, waits),
+        _ => ("", text),
     };
-    let (base, cap) = (duration(base)?, duration(cap)?);
+    let (base, cap) = match (word, waits.split_once("..")) {
+        ("fixed", Some(_)) => return Err(format!("{text:?} is a range, and a fixed wait is one")),
+        ("linear" | "exponential", None) => {
+            return Err(format!("{text:?} is one wait, and grows to no other"));
+        }
+        (_, None) => (duration(waits)?, duration(waits)?),
+        (_, Some((base, cap))) => (duration(base)?, duration(cap)?),
+    };
     if base > cap {
         return Err(format!("the first wait of {text:?} is longer than the last"));
     }
-    Ok((base, cap))
+    Ok(Backoff {
+        base,
+        cap,
+        is_linear: word == "linear",
+    })
 }
 
 /// `"500/s"`, also `/m` and `/h`: how many in which time.
@@ -202,12 +223,28 @@ mod tests {
     #[test]
     fn backoffs() {
         let (base, cap) = (Duration::from_millis(200), Duration::from_secs(30));
-        assert_eq!(backoff("200ms..30s"), Ok((base, cap)));
-        assert_eq!(backoff("200ms .. 30s"), Ok((base, cap)));
-        assert_eq!(backoff("30s"), Ok((cap, cap)));
-        assert_eq!(backoff("30s..30s"), Ok((cap, cap)));
+        let of = |base, cap, is_linear| Ok(Backoff { base, cap, is_linear });
+        assert_eq!(backoff("200ms..30s"), of(base, cap, false));
+        assert_eq!(backoff("200ms .. 30s"), of(base, cap, false));
+        assert_eq!(backoff("exponential 200ms..30s"), of(base, cap, false));
+        assert_eq!(backoff("linear 200ms..30s"), of(base, cap, true));
+        assert_eq!(backoff("30s"), of(cap, cap, false));
+        assert_eq!(backoff("fixed 30s"), of(cap, cap, false));
+        assert_eq!(backoff("30s..30s"), of(cap, cap, false));
         assert!(backoff("30s..200ms").is_err());
-        for wrong in ["", "..", "1s..", "..1s", "1s...2s", "0s..1s", "1s..2s..3s"] {
+        for wrong in [
+            "",
+            "..",
+            "1s..",
+            "..1s",
+            "1s...2s",
+            "0s..1s",
+            "1s..2s..3s",
+            "linear",
+            "linear 1s",
+            "fixed 1s..2s",
+            "cubic 1s..2s",
+        ] {
             assert!(backoff(wrong).is_err(), "{wrong}");
         }
     }

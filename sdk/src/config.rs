@@ -25,6 +25,7 @@ const LISTENER_KEYS: &[&str] = &[
     "rate",
     "retry_attempts",
     "retry_backoff",
+    "retry_max_age",
     "timeout",
 ];
 /// The keys of the section `app`.
@@ -223,7 +224,8 @@ impl Config {
         read!("concurrency", "a whole number from 1", positive => settings.concurrency);
         read!("prefetch", "a whole number from 1", |text| positive(text).map(Some) => settings.prefetch);
         read!("retry_attempts", "a whole number from 1", positive => settings.retry.attempts);
-        read!("retry_backoff", "a range such as 200ms..30s", backoff => settings.retry.backoff);
+        read!("retry_backoff", BACKOFF, backoff => settings.retry.backoff);
+        read!("retry_max_age", DURATION, |text| duration(text).map(Some) => settings.retry.max_age);
         read!("timeout", DURATION, |text| duration(text).map(Some) => settings.timeout);
         read!("rate", "a rate such as 500/s, 100/m, 10/h", |text| rate(text).map(Some) => settings.rate);
         read!("max_size", "a number of bytes", |text| text.parse().ok().map(Some) => settings.max_size);
@@ -256,6 +258,7 @@ impl Config {
     }
 }
 
+const BACKOFF: &str = "a range such as 200ms..30s or linear 1s..30s, or a fixed wait such as 5s";
 const DURATION: &str = "a duration above zero, such as 500ms, 10s, 5m";
 
 fn duration(text: &str) -> Option<Duration> {
@@ -268,9 +271,21 @@ fn positive(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number > 0)
 }
 
+/// As `#[listener]` reads it.
 fn backoff(text: &str) -> Option<Backoff> {
-    let (base, cap) = text.split_once("..").unwrap_or((text, text));
-    let backoff = Backoff::new(duration(base)?, duration(cap)?);
+    let (word, waits) = text.split_once(' ').unwrap_or(("", text));
+    let (make, waits): (fn(Duration, Duration) -> Backoff, &str) = match word {
+        "linear" => (Backoff::linear, waits),
+        "exponential" | "fixed" => (Backoff::new, waits),
+        _ => (Backoff::new, text),
+    };
+    let waits = waits.trim();
+    let (base, cap) = match (word, waits.split_once("..")) {
+        ("fixed", Some(_)) | ("linear" | "exponential", None) => return None,
+        (_, None) => (waits, waits),
+        (_, Some(range)) => range,
+    };
+    let backoff = make(duration(base.trim())?, duration(cap.trim())?);
     (backoff.base <= backoff.cap).then_some(backoff)
 }
 
@@ -321,6 +336,7 @@ mod tests {
         let config = from(&[
             ("POSTRIDER__RESERVE_STOCK__CONCURRENCY", "16"),
             ("POSTRIDER__RESERVE_STOCK__RETRY_BACKOFF", "1s..1m"),
+            ("POSTRIDER__RESERVE_STOCK__RETRY_MAX_AGE", "1h"),
             ("POSTRIDER__RESERVE_STOCK__GROUP", "other"),
             ("POSTRIDER__RESERVE_STOCK__RATE", "500/s"),
             ("POSTRIDER__BROKER__AUDIT__URL", "memory://audit"),
@@ -329,7 +345,9 @@ mod tests {
         let resolved = config.resolve(&RESERVE, &mut problems);
         assert_eq!(problems, Vec::<String>::new());
         assert_eq!(resolved.settings.concurrency, 16);
-        assert_eq!(resolved.settings.retry.backoff.cap, Duration::from_secs(60));
+        let retry = resolved.settings.retry;
+        assert_eq!(retry.backoff.cap, Duration::from_secs(60));
+        assert_eq!(retry.max_age, Some(Duration::from_secs(3600)));
         assert_eq!(
             resolved.settings.rate,
             Some(Rate {
@@ -342,6 +360,32 @@ mod tests {
             config.brokers().collect::<Vec<_>>(),
             [("audit", "memory://audit")]
         );
+    }
+
+    #[test]
+    fn backoffs() {
+        let (base, cap) = (Duration::from_secs(1), Duration::from_secs(30));
+        for (text, expected) in [
+            ("1s..30s", Backoff::new(base, cap)),
+            ("exponential 1s..30s", Backoff::new(base, cap)),
+            ("linear 1s..30s", Backoff::linear(base, cap)),
+            ("linear  1s .. 30s", Backoff::linear(base, cap)),
+            ("30s", Backoff::new(cap, cap)),
+            ("fixed 30s", Backoff::new(cap, cap)),
+        ] {
+            assert_eq!(backoff(text), Some(expected), "{text}");
+        }
+        for wrong in [
+            "",
+            "fixed 1s..30s",
+            "linear 1s",
+            "linear",
+            "cubic 1s..2s",
+            "2s..1s",
+            "linear 2s..1s",
+        ] {
+            assert_eq!(backoff(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

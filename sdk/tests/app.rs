@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::prelude::*;
+use postrider::testing::TestApp;
 use postrider::{ListenerStatus, Running};
 
 type Seen = Arc<Mutex<Vec<String>>>;
@@ -156,4 +157,69 @@ async fn a_manual_handler_that_forgets_is_tried_again() {
     until(&running, |status| status[0].counts.handled == 2).await;
     assert_eq!(running.status()[0].counts.retried, 1);
     running.shutdown().await.unwrap();
+}
+
+#[listener(
+    topic = "order.created",
+    group = "aged",
+    retry(attempts = 100, backoff = "10m", max_age = "1h")
+)]
+async fn aged(_order: Order) -> Result<(), HandlerError> {
+    Err("not today".into())
+}
+
+#[listener(
+    topic = "order.created",
+    group = "aged-in-order",
+    ordered,
+    retry(attempts = 100, backoff = "10m", max_age = "1h")
+)]
+async fn aged_in_order(_order: Order) -> Result<(), HandlerError> {
+    Err("not today".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_too_long_is_given_up() {
+    let app = TestApp::start(|app| app.listen(listeners![aged, aged_in_order])).await;
+    app.deliver(&Order { id: 1 }).await;
+    app.advance(Duration::from_secs(3 * 3600)).await;
+    for listener in ["aged", "aged_in_order"] {
+        app.assert_outcomes(listener, ["error: not today"; 7]);
+        let letters = app.dead_letters(listener).await;
+        let [letter] = &letters[..] else {
+            panic!("{letters:?}\n{app}")
+        };
+        assert_eq!((letter.reason.as_str(), letter.attempts), ("too_old", 7), "{app}");
+        let age = letter.last_failure.duration_since(letter.first_failure).unwrap();
+        let hour = Duration::from_secs(3600);
+        assert!(age >= hour && age < hour + Duration::from_secs(1), "{age:?}");
+    }
+    app.stop().await;
+}
+
+#[listener(
+    topic = "order.created",
+    group = "linear",
+    retry(attempts = 5, backoff = "linear 1m..3m")
+)]
+async fn linear(_order: Order) -> Result<(), HandlerError> {
+    Err("not today".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn linear_waits_grow_by_the_first() {
+    let app = TestApp::start(|app| app.listen(listeners![linear])).await;
+    app.deliver(&Order { id: 1 }).await;
+    app.advance(Duration::from_secs(3600)).await;
+    let attempts = app.attempts("linear");
+    let waits: Vec<f64> = attempts
+        .windows(2)
+        .map(|pair| (pair[1].at - pair[0].at).as_secs_f64() / 60.0)
+        .collect();
+    let spans = [1.0..2.1, 2.0..3.1, 2.0..3.1, 2.0..3.1];
+    assert_eq!(waits.len(), 4, "{app}");
+    for (wait, span) in waits.iter().zip(spans) {
+        assert!(span.contains(wait), "{wait} of {span:?}: {waits:?}");
+    }
+    app.stop().await;
 }

@@ -1,6 +1,9 @@
 use std::time::Duration;
 
-/// Exponential waits with jitter and a cap: `base + random(0 .. min(cap, base * 2^n) - base)`.
+/// Growing waits with jitter and a cap.
+///
+/// Exponential: `base + random(0 .. min(cap, base * 2^n) - base)`. Linear: `base * n + random(0 .. base)`, at most `cap`. Where
+/// both ends are the same the wait is fixed.
 ///
 /// ```
 /// # use postrider_contract::Backoff;
@@ -15,27 +18,66 @@ pub struct Backoff {
     pub base: Duration,
     /// The longest wait.
     pub cap: Duration,
+    /// How it gets from the one to the other.
+    pub growth: Growth,
+}
+
+/// How waits grow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Growth {
+    /// Each is up to twice as long as the one before.
+    Exponential,
+    /// Each is longer than the one before by the first.
+    Linear,
 }
 
 impl Backoff {
     /// What adapters use to reconnect: 100 ms to 10 s.
     pub const RECONNECT: Self = Self::new(Duration::from_millis(100), Duration::from_secs(10));
 
-    /// Waits between `base` and `cap`.
+    /// Exponential waits between `base` and `cap`.
     pub const fn new(base: Duration, cap: Duration) -> Self {
-        Self { base, cap }
+        Self {
+            base,
+            cap,
+            growth: Growth::Exponential,
+        }
+    }
+
+    /// Linear waits between `base` and `cap`.
+    pub const fn linear(base: Duration, cap: Duration) -> Self {
+        Self {
+            base,
+            cap,
+            growth: Growth::Linear,
+        }
     }
 
     /// The wait after failure number `n` (from 1), drawn at random.
     pub fn wait(&self, n: u32) -> Duration {
-        let ceiling = self.ceiling(n);
-        let spread = ceiling.saturating_sub(self.base);
-        self.base.min(ceiling) + spread.mul_f64(fastrand::f64())
+        let (floor, ceiling) = (self.floor(n), self.ceiling(n));
+        floor + ceiling.saturating_sub(floor).mul_f64(fastrand::f64())
+    }
+
+    /// The shortest wait that can follow failure number `n`.
+    fn floor(&self, n: u32) -> Duration {
+        let least = self.base.min(self.cap);
+        match self.growth {
+            Growth::Exponential => least,
+            // At the cap too there is room for jitter.
+            Growth::Linear => {
+                let step = self.base.saturating_mul(n);
+                step.min(self.cap.saturating_sub(self.base)).max(least)
+            }
+        }
     }
 
     /// The longest wait that can follow failure number `n`.
     pub fn ceiling(&self, n: u32) -> Duration {
-        let factor = 1u32.checked_shl(n).unwrap_or(u32::MAX);
+        let factor = match self.growth {
+            Growth::Exponential => 1u32.checked_shl(n).unwrap_or(u32::MAX),
+            Growth::Linear => n.saturating_add(1),
+        };
         self.base.saturating_mul(factor).min(self.cap)
     }
 }
@@ -47,12 +89,26 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stays_between_base_and_cap(base in 1u64..10_000, extra in 0u64..100_000, n in 1u32..80) {
-            let backoff = Backoff::new(Duration::from_millis(base), Duration::from_millis(base + extra));
+        fn stays_between_base_and_cap(base in 1u64..10_000, extra in 0u64..100_000, n in 1u32..80, linear: bool) {
+            let make = if linear { Backoff::linear } else { Backoff::new };
+            let backoff = make(Duration::from_millis(base), Duration::from_millis(base + extra));
             let wait = backoff.wait(n);
             prop_assert!(wait >= backoff.base);
+            prop_assert!(wait >= backoff.floor(n));
             prop_assert!(wait <= backoff.ceiling(n));
             prop_assert!(backoff.ceiling(n) <= backoff.cap);
         }
+    }
+
+    #[test]
+    fn linear_waits_grow_by_the_first() {
+        let seconds = Duration::from_secs;
+        let backoff = Backoff::linear(seconds(2), seconds(9));
+        let spans: Vec<_> = (1..=5)
+            .map(|n| (backoff.floor(n).as_secs(), backoff.ceiling(n).as_secs()))
+            .collect();
+        assert_eq!(spans, [(2, 4), (4, 6), (6, 8), (7, 9), (7, 9)]);
+        let fixed = Backoff::linear(seconds(3), seconds(3));
+        assert_eq!((fixed.wait(1), fixed.wait(50)), (seconds(3), seconds(3)));
     }
 }

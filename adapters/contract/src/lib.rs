@@ -35,7 +35,7 @@ mod spec;
 mod url;
 
 pub use address::{Address, Outgoing};
-pub use backoff::Backoff;
+pub use backoff::{Backoff, Growth};
 pub use broker::{
     Broker, Client, DeadLetter, DeadLetters, Event, Receipt, Receiver, Settler, Status, Subscription,
 };

@@ -33,7 +33,7 @@ pub const ORIGINAL_PREFIX: &str = "postrider-original-";
 
 /// Every header that a dead letter adds begins so.
 pub const DEAD_PREFIX: &str = "postrider-dead-";
-/// Why: `permanent`, `retries_exhausted`, `decode`, `too_large`, `crash_loop`…
+/// Why: `permanent`, `retries_exhausted`, `too_old`, `decode`, `too_large`, `crash_loop`…
 pub const DEAD_REASON: &str = "postrider-dead-reason";
 /// The error's text, at most 4 KiB.
 pub const DEAD_ERROR: &str = "postrider-dead-error";

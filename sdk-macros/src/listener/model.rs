@@ -6,6 +6,7 @@ use proc_macro2::TokenStream;
 use syn::{Attribute, Path, Signature, Type, Visibility};
 
 use crate::entries::Given;
+use crate::values::Backoff;
 
 /// The attribute. What is absent was not given, or was wrong and is reported.
 #[derive(Default)]
@@ -36,7 +37,8 @@ pub(crate) struct Options {
 #[derive(Clone, Copy)]
 pub(crate) struct Retry {
     pub(crate) attempts: Option<u32>,
-    pub(crate) backoff: Option<(Duration, Duration)>,
+    pub(crate) backoff: Option<Backoff>,
+    pub(crate) max_age: Option<Duration>,
 }
 
 /// `ack = …`

@@ -143,13 +143,16 @@ fn retry(entry: &Entry, problems: &mut Problems) -> Option<Given<Retry>> {
     let mut retry = Retry {
         attempts: None,
         backoff: None,
+        max_age: None,
     };
-    for inner in entry.list(&["attempts", "backoff"], example, problems)? {
+    for inner in entry.list(&["attempts", "backoff", "max_age"], example, problems)? {
         if inner.key == "attempts" {
             retry.attempts = inner.count("attempts = 5", problems);
+        } else if inner.key == "max_age" {
+            retry.max_age = duration(&inner, "max_age = \"1h\"", problems);
         } else if let Some(literal) = inner.text(DURATION, "backoff = \"200ms..30s\"", problems) {
-            let help = "write the shortest and the longest wait, `backoff = \"200ms..30s\"`, or a fixed one, \
-                        `backoff = \"5s\"`";
+            let help = "write the shortest and the longest wait, `backoff = \"200ms..30s\"` or \
+                        `backoff = \"linear 1s..30s\"`, or a fixed one, `backoff = \"5s\"`";
             retry.backoff = accept(values::backoff(&literal.value()), &literal, help, problems);
         }
     }

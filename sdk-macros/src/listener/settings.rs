@@ -46,12 +46,25 @@ pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> T
     }
     if let Some(given) = &options.retry {
         let attempts = given.value.attempts.map(|attempts| quote!(attempts: #attempts,));
-        let backoff = given.value.backoff.map(|(base, cap)| {
-            let (base, cap) = (duration(base), duration(cap));
-            quote!(backoff: #root::Backoff::new(#base, #cap),)
+        let backoff = given.value.backoff.map(|backoff| {
+            let (base, cap) = (duration(backoff.base), duration(backoff.cap));
+            let make = if backoff.is_linear {
+                quote!(linear)
+            } else {
+                quote!(new)
+            };
+            quote!(backoff: #root::Backoff::#make(#base, #cap),)
         });
-        let rest = (attempts.is_none() || backoff.is_none()).then(|| quote!(..#root::Retry::DEFAULT));
-        field("retry", quote!(#root::Retry { #attempts #backoff #rest }));
+        let max_age = given.value.max_age.map(|age| {
+            let age = duration(age);
+            quote!(max_age: ::core::option::Option::Some(#age),)
+        });
+        let all = attempts.is_some() && backoff.is_some() && max_age.is_some();
+        let rest = (!all).then(|| quote!(..#root::Retry::DEFAULT));
+        field(
+            "retry",
+            quote!(#root::Retry { #attempts #backoff #max_age #rest }),
+        );
     }
     if let Some(given) = &options.timeout {
         let timeout = duration(given.value);

@@ -70,6 +70,17 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
             problems.span(at.span(), what, format!("leave out `{first}` or `{second}`"));
         }
     }
+    if let Some(retry) = &options.retry
+        && retry.value.attempts == Some(1)
+        && retry.value.max_age.is_some()
+    {
+        let what = "`max_age` says nothing with `attempts = 1`: there is no retry";
+        problems.span(
+            retry.key.span(),
+            what,
+            "leave out `max_age`, or write more `attempts`",
+        );
+    }
     if let (Some(batch), Some(prefetch)) = (&options.batch, &options.prefetch)
         && batch.value.size > prefetch.value
     {

@@ -256,7 +256,11 @@ fn longest_hold(listener: &Planned) -> Duration {
     let waits = (1..settings.retry.attempts)
         .map(|n| settings.retry.backoff.ceiling(n))
         .sum::<Duration>();
-    waits + settings.timeout.unwrap_or_default() * settings.retry.attempts
+    let timeout = settings.timeout.unwrap_or_default();
+    let most = waits + timeout * settings.retry.attempts;
+    // The last attempt begins at most one wait after the last failure that was young enough.
+    let aged = |age| age + settings.retry.backoff.cap + timeout;
+    settings.retry.max_age.map_or(most, |age| most.min(aged(age)))
 }
 
 fn complaint(listener: &Planned, what: &str) -> String {

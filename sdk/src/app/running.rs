@@ -15,7 +15,7 @@ use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
-use crate::middleware::{Middleware, Policy};
+use crate::middleware::{Clock, Middleware, Policy};
 use crate::{Publisher, connect};
 
 /// After the drain's deadline, how long handlers that do not yield are waited for.
@@ -104,7 +104,12 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 publisher.set_tap(tap.clone());
                 (name.clone(), publisher)
             };
+            #[cfg(feature = "testing")]
+            let clock = tap.as_ref().map(|_| Clock::of_test());
+            #[cfg(not(feature = "testing"))]
+            let clock = None;
             let shared = Shared {
+                clock: clock.unwrap_or_default(),
                 application: application.into(),
                 state: Arc::new(state),
                 middleware: middleware.into(),
@@ -155,6 +160,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
 
 /// What all listeners of an app share.
 struct Shared {
+    clock: Clock,
     application: Arc<str>,
     state: Arc<StateMap>,
     middleware: Arc<[Arc<dyn Middleware>]>,
@@ -292,6 +298,7 @@ fn launch(
             in_process: listener.in_process(),
             max_size: settings.max_size,
             max_delay: can.max_delay,
+            clock: shared.clock,
         },
         options: Options {
             concurrency: lanes,

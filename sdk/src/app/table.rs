@@ -3,7 +3,21 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::check::Planned;
-use crate::contract::{Broker, Guarantee};
+use crate::contract::{Backoff, Broker, Growth, Guarantee};
+use crate::listener::Retry;
+
+/// `5 x 200ms..30s`, `5 x linear 1s..30s`, `5 x 5s within 1h`.
+fn told(attempts: u32, retry: &Retry) -> String {
+    let time = humantime::format_duration;
+    let Backoff { base, cap, growth } = retry.backoff;
+    let waits = match growth {
+        _ if base == cap => time(base).to_string(),
+        Growth::Exponential => format!("{}..{}", time(base), time(cap)),
+        Growth::Linear => format!("linear {}..{}", time(base), time(cap)),
+    };
+    let within = retry.max_age.map(|age| format!(" within {}", time(age)));
+    format!("{attempts} x {waits}{}", within.unwrap_or_default())
+}
 
 /// What is started, a line for each listener, and what each broker cannot promise.
 pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) -> String {
@@ -23,11 +37,7 @@ pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Brok
         let settings = &listener.resolved.settings;
         let retry = match settings.retry.attempts {
             1 => "none".to_owned(),
-            attempts => format!(
-                "{attempts} x {}..{}",
-                humantime::format_duration(settings.retry.backoff.base),
-                humantime::format_duration(settings.retry.backoff.cap)
-            ),
+            attempts => told(attempts, &settings.retry),
         };
         let guarantee = match can.map(|can| &can.guarantee) {
             Some(Guarantee::AtLeastOnce) if !settings.broadcast => "at least once",

@@ -17,7 +17,7 @@ use crate::listener::{Context, Extract, HandlerError, Reason};
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Why: `retries_exhausted`, `permanent`, `decode`, `too_large`, `crash_loop`… In a list also `unknown`: it was put there
+    /// Why: `retries_exhausted`, `too_old`, `permanent`, `decode`, `too_large`, `crash_loop`… In a list also `unknown`: it was put there
     /// by other hands, the broker's own for instance.
     pub reason: String,
     /// The error's text, at most 4 KiB.

@@ -88,7 +88,7 @@ impl Lane<'_> {
             }
         };
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
-        match work.policy.decide(&cx.delivery, attempt, outcome) {
+        match work.policy.decide(&mut cx.delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
             Decision::Hold(wait) => {
                 let delivery = cx.delivery;
@@ -262,9 +262,9 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
     }
 }
 
-fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
+fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
-    match work.policy.decide(&delivery, attempt, outcome) {
+    match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
         Decision::Hold(wait) => hold(work, queue, Item { delivery, attempt }, wait),
     }

@@ -90,6 +90,8 @@ pub struct Retry {
     pub attempts: u32,
     /// The wait before each.
     pub backoff: Backoff,
+    /// So long after its first failure it is not tried again; `None`: the attempts alone count.
+    pub max_age: Option<Duration>,
 }
 
 impl Retry {
@@ -97,6 +99,7 @@ impl Retry {
     pub const DEFAULT: Self = Self {
         attempts: 5,
         backoff: Backoff::new(Duration::from_millis(200), Duration::from_secs(30)),
+        max_age: None,
     };
 }
 

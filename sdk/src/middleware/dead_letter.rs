@@ -1,8 +1,6 @@
 //! Given-up messages: what is added to them.
 
-use std::time::SystemTime;
-
-use super::retry::{Policy, history, replays};
+use super::retry::{Policy, replays};
 use crate::contract::{Delivery, Headers, Message, Value, names};
 use crate::publisher::{millis, stamp};
 
@@ -19,8 +17,8 @@ pub(super) fn copy(
     reason: &str,
     error: &str,
 ) -> Message {
-    let now = SystemTime::now();
-    let (first_failure, position) = history(delivery, now);
+    let now = policy.clock.now();
+    let (first_failure, position) = policy.history(delivery, attempts, now);
     let mut copy = delivery.message.clone();
     copy.headers = earlier(&delivery.message.headers);
     let mut add = |name: &'static str, value: Value| copy.headers.append(name, value);

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use guard::guarded;
-pub(crate) use retry::{Decision, Policy};
+pub(crate) use retry::{Clock, Decision, Policy};
 
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};

@@ -31,6 +31,24 @@ pub(crate) struct Policy {
     pub(crate) max_size: Option<usize>,
     /// The longest that the broker can delay.
     pub(crate) max_delay: Duration,
+    pub(crate) clock: Clock,
+}
+
+/// Tells when something failed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clock(Option<(SystemTime, tokio::time::Instant)>);
+
+impl Clock {
+    /// Time passes as it does on tokio's clock, which a test moves.
+    #[cfg(feature = "testing")]
+    pub(crate) fn of_test() -> Self {
+        Self(Some((SystemTime::now(), tokio::time::Instant::now())))
+    }
+
+    pub(super) fn now(self) -> SystemTime {
+        self.0
+            .map_or_else(SystemTime::now, |(wall, begin)| wall + begin.elapsed())
+    }
 }
 
 /// What to do with a delivery.
@@ -62,8 +80,8 @@ impl Policy {
         }
     }
 
-    /// What an outcome leads to.
-    pub(crate) fn decide(&self, delivery: &Delivery, attempt: u32, outcome: Outcome) -> Decision {
+    /// What an outcome leads to. A delivery that is held takes its history with it.
+    pub(crate) fn decide(&self, delivery: &mut Delivery, attempt: u32, outcome: Outcome) -> Decision {
         match outcome {
             Outcome::Ack { mut emit } => {
                 for outgoing in &mut emit {
@@ -72,14 +90,29 @@ impl Policy {
                 Decision::Settle(What::Handled, Verdict::Ack { emit })
             }
             Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
-            Outcome::Failed(error) if error.is_retryable() && attempt < self.retry.attempts => {
+            Outcome::Failed(error)
+                if error.is_retryable()
+                    && attempt < self.retry.attempts
+                    && !self.is_too_old(delivery, attempt) =>
+            {
                 self.again(delivery, attempt, &error)
             }
             Outcome::Failed(error) => self.give_up(delivery, attempt, &error),
         }
     }
 
-    fn again(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
+    /// Whether its first failure is too long ago to try again.
+    fn is_too_old(&self, delivery: &Delivery, attempt: u32) -> bool {
+        let Some(limit) = self.retry.max_age else {
+            return false;
+        };
+        let now = self.clock.now();
+        let (first_failure, _) = self.history(delivery, attempt, now);
+        let age = u128::try_from(millis(now).saturating_sub(first_failure));
+        age.is_ok_and(|age| age >= limit.as_millis())
+    }
+
+    fn again(&self, delivery: &mut Delivery, attempt: u32, error: &HandlerError) -> Decision {
         let wait = error
             .asked_wait()
             .unwrap_or_else(|| self.retry.backoff.wait(attempt))
@@ -89,21 +122,25 @@ impl Policy {
             message_id = delivery.message.headers.get_str(names::MESSAGE_ID), "will be tried again: {error}",
         );
         if self.in_process {
+            let (first_failure, position) = self.history(delivery, attempt, self.clock.now());
+            let headers = &mut delivery.message.headers;
+            headers.set(names::FIRST_FAILURE, first_failure);
+            headers.set(names::POSITION, position);
             return Decision::Hold(wait);
         }
-        self.come_back(delivery, attempt + 1, wait)
+        self.come_back(delivery, attempt, attempt + 1, wait)
     }
 
-    /// A copy to the group's own inbox, to be this attempt.
-    fn come_back(&self, delivery: &Delivery, attempt: u32, wait: Duration) -> Decision {
-        let now = SystemTime::now();
+    /// A copy to the group's own inbox, to be the attempt `next`.
+    fn come_back(&self, delivery: &Delivery, attempt: u32, next: u32, wait: Duration) -> Decision {
         let mut copy = delivery.message.clone();
-        let (first_failure, position) = history(delivery, now);
-        copy.headers.set(names::ATTEMPT, attempt);
+        let (first_failure, position) = self.history(delivery, attempt, self.clock.now());
+        copy.headers.set(names::ATTEMPT, next);
         copy.headers.set(names::FIRST_FAILURE, first_failure);
         copy.headers.set(names::POSITION, position);
         copy.headers.set(names::REPLAYS, u32::from(replays(delivery)));
-        let copy = Outgoing::to_inbox(self.topic.clone(), self.group.clone(), copy).not_before(now + wait);
+        let due = SystemTime::now() + wait;
+        let copy = Outgoing::to_inbox(self.topic.clone(), self.group.clone(), copy).not_before(due);
         Decision::Settle(What::Retried, Verdict::Ack { emit: vec![copy] })
     }
 
@@ -123,7 +160,7 @@ impl Policy {
             "given up {MOST_HOPS} times, each time to a topic whose listener gave it up again: it stays here and is tried \
              again later; leave out `dead_letter` of this listener to have it given up for good: {error}",
         );
-        self.come_back(delivery, attempt, wait)
+        self.come_back(delivery, attempt, attempt, wait)
     }
 
     fn give_up(&self, delivery: &Delivery, attempt: u32, error: &HandlerError) -> Decision {
@@ -131,11 +168,10 @@ impl Policy {
             return self.park(delivery, attempt, error);
         }
         // The reason of the last attempt alone would hide that it was tried more than once.
-        let exhausted = error.is_retryable() && self.retry.attempts > 1;
-        let reason = if exhausted {
-            "retries_exhausted"
-        } else {
-            error.reason().as_str()
+        let reason = match self.retry.attempts {
+            most if error.is_retryable() && attempt < most => "too_old",
+            most if error.is_retryable() && most > 1 => "retries_exhausted",
+            _ => error.reason().as_str(),
         };
         tracing::error!(
             topic = %self.topic, group = %self.group, attempt, reason, dead_letter_topic = %self.dead_letter,
@@ -145,22 +181,24 @@ impl Policy {
         let copy = Outgoing::to_topic(self.dead_letter.clone(), copy);
         Decision::Settle(What::DeadLettered, Verdict::Ack { emit: vec![copy] })
     }
-}
 
-/// When the first attempt failed and where the original lay: from the headers only where the return path proves them.
-pub(super) fn history(delivery: &Delivery, now: SystemTime) -> (i64, Value) {
-    let headers = &delivery.message.headers;
-    let returned = matches!(delivery.origin, Origin::ReturnPath { .. });
-    let first_failure = headers
-        .get(names::FIRST_FAILURE)
-        .and_then(Value::as_i64)
-        .filter(|_| returned);
-    let position = headers.get(names::POSITION).cloned().filter(|_| returned);
-    let here = || Value::from(delivery.position.to_string());
-    (
-        first_failure.unwrap_or_else(|| millis(now)),
-        position.unwrap_or_else(here),
-    )
+    /// When the first attempt failed and where the original lay: from the headers only where the return path proves them,
+    /// or where it was held here.
+    pub(super) fn history(&self, delivery: &Delivery, attempt: u32, now: SystemTime) -> (i64, Value) {
+        let headers = &delivery.message.headers;
+        let held = self.in_process && attempt > 1;
+        let ours = held || matches!(delivery.origin, Origin::ReturnPath { .. });
+        let first_failure = headers
+            .get(names::FIRST_FAILURE)
+            .and_then(Value::as_i64)
+            .filter(|_| ours);
+        let position = headers.get(names::POSITION).cloned().filter(|_| ours);
+        let here = || Value::from(delivery.position.to_string());
+        (
+            first_failure.unwrap_or_else(|| millis(now)),
+            position.unwrap_or_else(here),
+        )
+    }
 }
 
 pub(super) fn replays(delivery: &Delivery) -> u16 {
@@ -180,6 +218,7 @@ mod tests {
             retry: Retry {
                 attempts: 3,
                 backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(1)),
+                max_age: None,
             },
             topic: "t".into(),
             group: "g".into(),
@@ -188,6 +227,7 @@ mod tests {
             in_process: false,
             max_size: Some(10),
             max_delay: Duration::from_secs(60),
+            clock: Clock::default(),
         }
     }
 
@@ -220,8 +260,8 @@ mod tests {
 
     #[test]
     fn a_retry_goes_to_the_inbox_and_the_last_attempt_to_the_dead_letters() {
-        let first = delivery(Origin::Topic, Message::new("x"));
-        let (what, copy) = emitted(policy().decide(&first, 1, failed()));
+        let mut first = delivery(Origin::Topic, Message::new("x"));
+        let (what, copy) = emitted(policy().decide(&mut first, 1, failed()));
         assert_eq!(what, What::Retried);
         assert_eq!(
             copy.to,
@@ -236,14 +276,14 @@ mod tests {
         );
         assert!(copy.not_before.is_some_and(|time| time > SystemTime::now()));
 
-        let third = delivery(
+        let mut third = delivery(
             Origin::ReturnPath {
                 attempt: 3,
                 replays: 2,
             },
             copy.message,
         );
-        let (what, dead) = emitted(policy().decide(&third, 3, failed()));
+        let (what, dead) = emitted(policy().decide(&mut third, 3, failed()));
         assert_eq!(what, What::DeadLettered);
         assert_eq!(dead.to, Address::Topic("t.g.dlq".into()));
         let headers = &dead.message.headers;
@@ -264,7 +304,7 @@ mod tests {
             dead_letter: "elsewhere".into(),
             ..policy()
         };
-        let (what, copy) = emitted(elsewhere.decide(&gone_round(MOST_HOPS), 3, failed()));
+        let (what, copy) = emitted(elsewhere.decide(&mut gone_round(MOST_HOPS), 3, failed()));
         assert_eq!(what, What::Retried);
         assert!(matches!(copy.to, Address::Inbox { .. }));
         let attempt = copy.message.headers.get(names::ATTEMPT);
@@ -276,7 +316,7 @@ mod tests {
             .unwrap();
         assert!(wait > Duration::from_secs(50), "not soon: {wait:?}");
         for (policy, hops) in [(&elsewhere, MOST_HOPS - 1), (&policy(), MOST_HOPS)] {
-            let (what, _) = emitted(policy.decide(&gone_round(hops), 3, failed()));
+            let (what, _) = emitted(policy.decide(&mut gone_round(hops), 3, failed()));
             assert_eq!(what, What::DeadLettered, "{hops}");
         }
     }
@@ -287,7 +327,7 @@ mod tests {
             .with_header(names::FIRST_FAILURE, 5i64)
             .with_header(names::POSITION, "moon");
         let (_, dead) = emitted(policy().decide(
-            &delivery(Origin::Topic, spoofed),
+            &mut delivery(Origin::Topic, spoofed),
             1,
             Outcome::Failed(HandlerError::permanent("no")),
         ));

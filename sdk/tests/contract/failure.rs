@@ -267,7 +267,35 @@ async fn a_dead_letter_is_replayed_to_its_group(target: Target) {
     running.shutdown().await.unwrap();
 }
 
+#[listener(
+    topic = "contract.aged",
+    retry(attempts = 50, backoff = "200ms", max_age = "900ms")
+)]
+async fn aged(_order: Order) -> Result<(), HandlerError> {
+    Err("not today".into())
+}
+
+async fn what_fails_for_too_long_is_given_up(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![aged]).await;
+    let publisher = running.publisher();
+    publisher
+        .topic("contract.aged")
+        .send(&Order { id: 1 })
+        .await
+        .unwrap();
+    status(&running, |status| status.counts.dead_lettered == 1).await;
+    let (letter, _) = dead(&running, "aged").await.pop().unwrap();
+    assert_eq!(letter.reason, "too_old");
+    // Of more there is no time, and each of fewer would have been late by more than is allowed.
+    assert!((3..=6).contains(&letter.attempts), "{letter:?}");
+    let age = letter.last_failure.duration_since(letter.first_failure).unwrap();
+    assert!(age >= Duration::from_millis(900), "{age:?}");
+    running.shutdown().await.unwrap();
+}
+
 on_every_broker! {
+    what_fails_for_too_long_is_given_up
     a_failure_is_tried_again_later_and_blocks_nothing
     what_cannot_be_handled_is_dead_lettered_with_its_reason
     manual_handlers_settle_once

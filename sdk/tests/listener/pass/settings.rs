@@ -1,7 +1,7 @@
 //! What is written is what the runtime is told.
 use std::time::Duration;
 
-use postrider::__private::{AckMode, Listener, Retry, Settings, Start};
+use postrider::__private::{AckMode, Backoff, Listener, Retry, Settings, Start};
 use postrider::prelude::*;
 
 #[listener(
@@ -10,7 +10,7 @@ use postrider::prelude::*;
     broker = "audit",
     concurrency = 8,
     prefetch = 200,
-    retry(attempts = 7, backoff = "100ms..1m"),
+    retry(attempts = 7, backoff = "linear 100ms..1m", max_age = "1h"),
     timeout = "1m 500ms",
     ordered,
     start = earliest,
@@ -56,8 +56,8 @@ fn main() {
     assert_eq!((it.topic, it.group, it.broker), ("order.created", Some("inventory"), Some("audit")));
     assert_eq!((it.concurrency, it.prefetch), (8, Some(200)));
     assert_eq!(it.retry.attempts, 7);
-    assert_eq!(it.retry.backoff.base, Duration::from_millis(100));
-    assert_eq!(it.retry.backoff.cap, Duration::from_secs(60));
+    assert_eq!(it.retry.backoff, Backoff::linear(Duration::from_millis(100), Duration::from_secs(60)));
+    assert_eq!(it.retry.max_age, Some(Duration::from_secs(3600)));
     assert_eq!(it.timeout, Some(Duration::from_millis(60_500)));
     assert_eq!(it.ack, AckMode::Auto);
     assert!(it.ordered && !it.broadcast && it.at_least_once && !it.enabled);
