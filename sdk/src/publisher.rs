@@ -159,7 +159,9 @@ impl Publisher {
         let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
         #[cfg(feature = "testing")]
         if let Some(tap) = &self.tap {
-            batch.iter().for_each(|outgoing| tap.published(outgoing));
+            for outgoing in &batch {
+                tap.published(outgoing);
+            }
         }
         let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
         let about: Vec<_> = batch.iter().map(about).collect();
