@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Connection, ConnectionProperties};
+use lapin::{Channel, Connection, ConnectionProperties};
 use postrider::Message as _;
 use postrider::contract::names;
 use tokio::time::sleep;
@@ -154,7 +154,7 @@ impl Scene<'_> {
                 // One replica is fewer than two: the broker refuses until there are more.
                 System::Kafka => {
                     self.alter(&topic, "--add-config", "min.insync.replicas=2")
-                        .await?
+                        .await?;
                 }
                 System::Rabbitmq => self.refuse_with_a_full_queue(&topic).await?,
                 // A string takes no entries.
@@ -176,11 +176,12 @@ impl Scene<'_> {
             match self.system {
                 System::Kafka => {
                     self.alter(&topic, "--delete-config", "min.insync.replicas")
-                        .await?
+                        .await?;
                 }
                 System::Rabbitmq => {
                     let connection = self.amqp().await?;
                     let channel = connection.create_channel().await?;
+                    bind(&channel, &topic, &topic).await?;
                     channel
                         .queue_delete(refuser(&topic).into(), QueueDeleteOptions::default())
                         .await?;
@@ -198,7 +199,7 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// The broker confirms what every queue took: one that is full and rejects makes it refuse.
+    /// In the place of the stream comes a queue that is full and rejects.
     async fn refuse_with_a_full_queue(&self, topic: &str) -> Result<()> {
         let connection = self.amqp().await?;
         let channel = connection.create_channel().await?;
@@ -212,12 +213,12 @@ impl Scene<'_> {
         channel
             .queue_declare(queue.as_str().into(), QueueDeclareOptions::default(), arguments)
             .await?;
+        bind(&channel, &queue, topic).await?;
         channel
-            .queue_bind(
-                queue.as_str().into(),
+            .queue_unbind(
+                topic.into(),
                 "postrider".into(),
                 topic.into(),
-                QueueBindOptions::default(),
                 FieldTable::default(),
             )
             .await?;
@@ -282,6 +283,15 @@ impl Scene<'_> {
 /// The key of the stream that holds the dead letters of a topic.
 fn redis_key(topic: &str) -> String {
     format!("{{{topic}}}.{GROUP}.dlq")
+}
+
+/// Brings what is published to a topic into a queue.
+async fn bind(channel: &Channel, queue: &str, topic: &str) -> Result<()> {
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel
+        .queue_bind(queue.into(), "postrider".into(), topic.into(), options, arguments)
+        .await?;
+    Ok(())
 }
 
 fn refuser(topic: &str) -> String {
