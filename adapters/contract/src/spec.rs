@@ -19,7 +19,7 @@ pub struct Spec {
     pub start: Start,
     /// How many deliveries may be unsettled at once, at least 1.
     pub in_flight: u32,
-    /// Where it gives messages up to; declared with the rest. `None`: it has none (broadcast).
+    /// Where it gives messages up to; declared with the rest.
     pub dead_letter: Option<Arc<str>>,
     /// The longest delay it may ask of the return path; `None`: it never retries.
     pub max_delay: Option<Duration>,

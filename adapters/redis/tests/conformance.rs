@@ -41,7 +41,7 @@ impl Harness for PubSub {
 
     fn not_possible(&self, case: &str) -> Option<&'static str> {
         const NOT_KEPT: &str =
-            "Redis Pub/Sub keeps nothing for a group that has no instance running: its stated guarantee";
+            "nothing is kept for a group that has no instance running: its stated guarantee";
         match case {
             "broker_restart" => {
                 Some("what is published while a subscription reconnects is lost: its stated guarantee")

@@ -35,9 +35,14 @@
 //!   `plan`, by the listener's name: nothing is weakened in silence.
 //! - What [`Harness::not_possible`] names, with the reason. That list is committed beside the adapter; a run never
 //!   decides it. A broker that cannot be reached is a failure.
+//!
+//! Where `POSTRIDER_CONFORMANCE` names a folder, every case leaves there how it ended, in a file named after the first word
+//! of [`Harness::name`]: [`record::Recorded`] reads it, and [`lines::LINES`] says which line of the contract a case holds.
 
 pub mod cases;
 pub mod kit;
+pub mod lines;
+pub mod record;
 mod run;
 
 use std::sync::Arc;

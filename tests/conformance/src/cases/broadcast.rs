@@ -20,6 +20,7 @@ async fn broadcast(run: &Run) -> Option<Spec> {
     let problems = instance.broker.plan(&[wishes], Topology::Declare).await;
     let problems = problems.expect_err("broadcast that cannot be kept is refused");
     assert!(problems.iter().any(|problem| &*problem.listener == "listener_g"));
+    run.refused("`broadcast` is refused at start-up");
     None
 }
 

@@ -18,6 +18,7 @@ async fn ordered(run: &Run) -> Option<Spec> {
     let problems = instance.broker.plan(&[wishes], Topology::Declare).await;
     let problems = problems.expect_err("order that cannot be kept is refused");
     assert!(problems.iter().any(|problem| &*problem.listener == "listener_g"));
+    run.refused("`ordered` is refused at start-up");
     None
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use postrider_contract::{Delivery, Message, Order, Outgoing, Sharing, Source, Spec, Start, names};
 
 use crate::Harness;
+use crate::record::Notes;
 
 pub use check::{all_done, assert_each_once, assert_same_content, count_ids, eventually, kind};
 pub use instance::Instance;
@@ -28,6 +29,7 @@ pub struct Run {
     harness: Arc<dyn Harness>,
     case: &'static str,
     stamp: Arc<str>,
+    pub(crate) notes: Notes,
 }
 
 impl Run {
@@ -45,6 +47,7 @@ impl Run {
             harness,
             case,
             stamp: stamp.into(),
+            notes: Notes::default(),
         }
     }
 
@@ -61,6 +64,22 @@ impl Run {
     /// A topic that only this run knows.
     pub fn topic(&self, name: &str) -> Arc<str> {
         format!("conformance.{}.{}.{name}", self.case, self.stamp).into()
+    }
+
+    /// Notes that the broker cannot do what the case is about, and has refused it.
+    pub fn refused(&self, what: &str) {
+        println!("{} on {}: refused: {what}", self.case, self.harness.name());
+        self.notes.refused(what);
+    }
+
+    /// Notes how late a retry of this wait came.
+    pub fn late(&self, wait: Duration, late: Duration) {
+        println!(
+            "{} on {}: {wait:?} was late by {late:?}",
+            self.case,
+            self.harness.name()
+        );
+        self.notes.late(wait, late);
     }
 
     /// One more instance.
