@@ -134,6 +134,11 @@ impl Meter {
                 Counter::noop()
             }
         };
+        let received = if exports {
+            counter!(names::CONSUMED, subject.labels_with(labels::OPERATION, "receive"))
+        } else {
+            Counter::noop()
+        };
         let histogram = |name: &'static str, operation: Option<&'static str>| match operation {
             _ if !exports => Histogram::noop(),
             Some(operation) => histogram!(name, subject.labels_with(labels::OPERATION, operation)),
@@ -154,7 +159,7 @@ impl Meter {
         let pair = |name| Pair::new(counter(name));
         Self {
             exports,
-            received: pair(names::CONSUMED),
+            received: Pair::new(received),
             attempts: pair(names::ATTEMPTS),
             settled: [
                 pair(names::HANDLED),
@@ -167,7 +172,7 @@ impl Meter {
             reconnects: pair(names::RECONNECTS),
             settle_failures: pair(names::SETTLE_FAILURES),
             failures: Reason::ALL.into_iter().map(failures).collect(),
-            process_duration: histogram(names::PROCESS_DURATION, None),
+            process_duration: histogram(names::PROCESS_DURATION, Some("process")),
             settle_duration: histogram(names::OPERATION_DURATION, Some("settle")),
             received_size: histogram(names::BATCH_SIZE, Some("receive")),
             handled_size: histogram(names::BATCH_SIZE, Some("process")),

@@ -86,14 +86,15 @@ impl Sent {
 
 impl TopicMeter {
     fn new(system: &'static str, topic: Arc<str>, exports: bool) -> Self {
-        let counter = |name: &'static str| {
-            if exports {
-                counter!(name, labels::SYSTEM => system, labels::TOPIC => topic.to_string())
-            } else {
-                Counter::noop()
-            }
+        let (sent, unreceived) = if exports {
+            let topic = topic.to_string();
+            (
+                counter!(names::SENT, labels::SYSTEM => system, labels::TOPIC => topic.clone(), labels::OPERATION => "send"),
+                counter!(names::UNRECEIVED, labels::SYSTEM => system, labels::TOPIC => topic),
+            )
+        } else {
+            (Counter::noop(), Counter::noop())
         };
-        let (sent, unreceived) = (counter(names::SENT), counter(names::UNRECEIVED));
         unreceived.increment(0);
         Self {
             system,
@@ -125,8 +126,12 @@ impl TopicMeter {
     fn failed(&self, kind: ErrorKind) {
         if self.exports {
             let topic = self.topic.to_string();
-            counter!(names::SENT, labels::SYSTEM => self.system, labels::TOPIC => topic, labels::ERROR => kind.as_str())
-                .increment(1);
+            let error = kind.as_str();
+            counter!(
+                names::SENT, labels::SYSTEM => self.system, labels::TOPIC => topic, labels::OPERATION => "send",
+                labels::ERROR => error,
+            )
+            .increment(1);
         }
     }
 }

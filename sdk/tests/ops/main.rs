@@ -85,10 +85,23 @@ async fn counters_add_up_and_names_are_those_of_opentelemetry() {
     assert!((sum("messaging_client_consumed_messages_total") - 12.0).abs() < 0.1);
     assert!((sum("messaging_process_duration_seconds_count") - 12.0).abs() < 0.1);
     assert!(sum("postrider_retry_age_seconds_count") >= 2.0);
+    for (name, operation) in [
+        ("messaging_client_consumed_messages_total", "receive"),
+        ("messaging_process_duration_seconds_count", "process"),
+        ("messaging_client_operation_duration_seconds_count", "settle"),
+    ] {
+        let labels = [
+            "messaging_consumer_group_name=\"counting\"",
+            "messaging_destination_name=\"order\"",
+            &format!("messaging_operation_name=\"{operation}\""),
+            "messaging_system=\"memory\"",
+        ];
+        assert!(value(&metrics, name, &labels).is_some(), "{name}:\n{metrics}");
+    }
     let sent = value(
         &metrics,
         "messaging_client_sent_messages_total",
-        &["name=\"order\""],
+        &["destination_name=\"order\"", "messaging_operation_name=\"send\""],
     );
     assert!(sent.unwrap() >= 10.0);
     let failures = value(
