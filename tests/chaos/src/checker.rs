@@ -64,11 +64,16 @@ impl Evidence {
         self.confirmed.iter().copied().filter(is_missing).collect()
     }
 
-    /// The first effect, by one consumer or by any, of what was sent after a time.
-    pub(crate) fn first_new_effect(&self, after: Micros, consumer: Option<usize>) -> Option<Micros> {
+    /// The first effect of what was sent after a time, by one consumer or by any, among some of the ids.
+    pub(crate) fn first_new_effect(
+        &self,
+        after: Micros,
+        consumer: Option<usize>,
+        among: impl Fn(u64) -> bool,
+    ) -> Option<Micros> {
         self.sent
             .iter()
-            .filter(|&(_, &sent)| sent > after)
+            .filter(|&(&id, &sent)| sent > after && among(id))
             .filter_map(|(id, _)| self.effects.get(id))
             .flatten()
             .filter(|(_, by)| consumer.is_none_or(|consumer| consumer == *by))
@@ -79,6 +84,16 @@ impl Evidence {
     /// The last time that anything had an effect.
     pub(crate) fn last_effect(&self) -> Option<Micros> {
         self.effects.values().flatten().map(|&(at, _)| at).max()
+    }
+
+    /// The longest time between two effects of some of the ids, whosever, within these times.
+    pub(crate) fn longest_stall(&self, from: Micros, to: Micros, among: impl Fn(u64) -> bool) -> Micros {
+        let effects = self.effects.iter().filter(|&(&id, _)| among(id));
+        let mut times: Vec<Micros> = effects.flat_map(|(_, all)| all).map(|&(at, _)| at).collect();
+        times.retain(|at| (from..to).contains(at));
+        times.extend([from, to]);
+        times.sort_unstable();
+        times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0)
     }
 }
 
@@ -234,7 +249,9 @@ mod tests {
     fn recovery_is_that_of_new_messages() {
         let consumers = [vec![line(50, What::Effect(0))], vec![line(70, What::Effect(2))]];
         let evidence = Evidence::gather(&sent(0..3), consumers.iter().map(Vec::as_slice), &HashSet::new());
-        assert_eq!(evidence.first_new_effect(5, None), Some(70));
-        assert_eq!(evidence.first_new_effect(5, Some(0)), None);
+        assert_eq!(evidence.first_new_effect(5, None, |_| true), Some(70));
+        assert_eq!(evidence.first_new_effect(5, Some(0), |_| true), None);
+        assert_eq!(evidence.longest_stall(0, 100, |_| true), 50);
+        assert_eq!(evidence.longest_stall(55, 200, |_| true), 130);
     }
 }

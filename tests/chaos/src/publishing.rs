@@ -26,6 +26,17 @@ pub(crate) fn ordered_lane(system: System, id: u64) -> Option<u64> {
     (system.is_ordered() && lane.is_multiple_of(ORDERED)).then_some(lane)
 }
 
+/// The ids of each topic: what flows on one says nothing of the other.
+pub(crate) fn topics_ids(system: System) -> Vec<impl Fn(u64) -> bool> {
+    let kinds: &[bool] = if system.is_ordered() {
+        &[false, true]
+    } else {
+        &[false]
+    };
+    let of_kind = |&kind: &bool| move |id| ordered_lane(system, id).is_some() == kind;
+    kinds.iter().map(of_kind).collect()
+}
+
 /// Sends until its standard input ends, then finishes what is under way.
 pub(crate) async fn publish(system: System, url: &str, journal: &Path, rate: u64) -> Result<()> {
     let publisher = Publisher::connect(url).await?;

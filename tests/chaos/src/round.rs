@@ -19,13 +19,15 @@ use crate::journal::{Micros, Tail, now};
 use crate::planted::Planted;
 use crate::process::{Process, last_lines};
 use crate::proxy::Proxy;
-use crate::publishing::ordered_lane;
+use crate::publishing::{ordered_lane, topics_ids};
 use crate::system::System;
 
 /// How many consumers share the work.
 const CONSUMERS: usize = 3;
 /// How long the service may take after a fault until every consumer handles new messages again.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(45);
+/// What was sent so long after the fault must be handled by every consumer: what the fault does to them may show late.
+const AFTERMATH: Duration = Duration::from_secs(2);
 /// How long what was confirmed may take to be handled once nothing is published any more.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// No round takes longer: something hangs.
@@ -45,6 +47,8 @@ pub(crate) struct Plan {
     pub(crate) planted: Option<Planted>,
     /// Messages published in a second.
     pub(crate) rate: u64,
+    /// Journals and logs are kept also if all is well.
+    pub(crate) keep: bool,
 }
 
 /// What a round came to.
@@ -52,10 +56,12 @@ pub(crate) struct Outcome {
     plan: Plan,
     detail: String,
     verdict: Verdict,
-    /// From the end of the fault to the first effect of something new.
+    /// From the end of the fault to the first effect of something new, on every topic.
     recovery: Option<Duration>,
     /// The same, of the consumer that took longest.
     last_recovery: Option<Duration>,
+    /// The longest time, from the begin of the fault on, in which nothing of a topic was handled.
+    stall: Duration,
     took: Duration,
     failures: Vec<String>,
     /// Where journals and logs are, if they were kept.
@@ -89,7 +95,7 @@ impl fmt::Display for Outcome {
         write!(
             f,
             "{:<12} {:<20} seed {seed:<10} sent {:<5} confirmed {:<5} handled {:<5} duplicates {:<4} dead {:<4} \
-             lost {:<3} recovery {:<7} all {:<7}",
+             lost {:<3} recovery {:<7} all {:<7} stall {:<7}",
             system.name(),
             fault.name(),
             verdict.published,
@@ -100,6 +106,7 @@ impl fmt::Display for Outcome {
             verdict.lost.len(),
             seconds(self.recovery),
             seconds(self.last_recovery),
+            seconds(Some(self.stall)),
         )?;
         write!(f, " took {}{planted}; {}", seconds(Some(self.took)), self.detail)?;
         if verdict.unconfirmed > 0 {
@@ -147,6 +154,8 @@ struct Stage {
     begin: Micros,
     end: Micros,
     recovered: Option<Micros>,
+    /// When nothing was published any more.
+    stopped: Micros,
     /// Of each consumer that must go on, when it handled something new.
     back: Vec<Option<Micros>>,
     failures: Vec<String>,
@@ -182,7 +191,7 @@ pub(crate) async fn play(
     }
     stage.clear().await;
     let mut outcome = stage.judge(started.elapsed())?;
-    if outcome.is_good() {
+    if outcome.is_good() && !plan.keep {
         std::fs::remove_dir_all(directory)?;
     } else {
         outcome.kept = Some(directory.to_owned());
@@ -212,6 +221,7 @@ impl Stage {
             begin: 0,
             end: 0,
             recovered: None,
+            stopped: 0,
             back: Vec::new(),
             failures: Vec::new(),
         })
@@ -290,7 +300,7 @@ impl Stage {
             let living = self.fleet.living();
             let all = living
                 .iter()
-                .all(|&index| evidence.first_new_effect(0, Some(index)).is_some());
+                .all(|&index| evidence.first_new_effect(0, Some(index), |_| true).is_some());
             if all && evidence.effects.len() > 150 {
                 let more = Duration::from_millis(self.random.u64(300..1_500));
                 sleep(more).await;
@@ -309,18 +319,31 @@ impl Stage {
         let end = Instant::now();
         loop {
             let evidence = self.evidence()?;
-            self.recovered = evidence.first_new_effect(self.end, None);
-            let effects = |index| evidence.first_new_effect(self.end, Some(index));
-            self.back = self.fleet.living().into_iter().map(effects).collect();
-            let is_whole = self.back.iter().all(Option::is_some);
-            if is_whole && end.elapsed() > Duration::from_secs(2) {
+            let topics = topics_ids(self.plan.system);
+            let firsts = topics
+                .iter()
+                .map(|ids| evidence.first_new_effect(self.end, None, ids));
+            self.recovered = firsts
+                .collect::<Option<Vec<_>>>()
+                .and_then(|firsts| firsts.into_iter().max());
+            let living = self.fleet.living();
+            let back = |&index: &usize| evidence.first_new_effect(self.end, Some(index), |_| true);
+            self.back = living.iter().map(back).collect();
+            let later = self.end + AFTERMATH.as_micros() as u64;
+            let is_idle =
+                |&&index: &&usize| evidence.first_new_effect(later, Some(index), |_| true).is_none();
+            let idle = living.iter().filter(is_idle).count();
+            let is_silent = |ids: &&_| evidence.first_new_effect(later, None, ids).is_none();
+            let silent = topics.iter().filter(is_silent).count();
+            if idle + silent == 0 {
                 return Ok(());
             }
             if end.elapsed() > RECOVERY_LIMIT {
-                let idle = self.back.iter().filter(|back| back.is_none()).count();
                 self.failures.push(format!(
-                    "after {RECOVERY_LIMIT:?} {idle} of {} consumers have handled nothing new",
-                    self.back.len()
+                    "after {RECOVERY_LIMIT:?} {idle} of {} consumers have handled nothing new, and on {silent} of {} topics \
+                     nothing flows",
+                    self.back.len(),
+                    topics.len()
                 ));
                 return Ok(());
             }
@@ -334,6 +357,7 @@ impl Stage {
             return Ok(());
         };
         publisher.close_input();
+        self.stopped = now();
         match publisher.end_within(Duration::from_secs(20)).await? {
             Some(status) if status.success() => {}
             Some(status) => {
@@ -437,11 +461,17 @@ impl Stage {
         if verdict.disorder > 0 {
             failures.push(format!("{} times out of order", verdict.disorder));
         }
+        let (begin, stopped) = (self.begin, self.stopped.max(self.begin));
+        let stalls = topics_ids(self.plan.system)
+            .into_iter()
+            .map(|ids| evidence.longest_stall(begin, stopped, ids));
+        let stall = Duration::from_micros(stalls.max().unwrap_or(0));
         let since = |at: Micros| Duration::from_micros(at.saturating_sub(self.end));
         Ok(Outcome {
             plan: self.plan,
             detail: self.detail,
             recovery: self.recovered.map(since),
+            stall,
             last_recovery: if self.back.iter().all(Option::is_some) {
                 back.map(since)
             } else {

@@ -36,6 +36,9 @@ pub(crate) struct Rounds {
     /// Where journals and logs of failed rounds are kept
     #[arg(long)]
     directory: Option<PathBuf>,
+    /// Keeps those of all rounds
+    #[arg(long)]
+    keep: bool,
     /// Plants a bug in the consumers: a round is good if its loss is found
     #[arg(long, hide = true)]
     planted: Option<Planted>,
@@ -162,6 +165,7 @@ impl<'a> Plans<'a> {
             seed,
             planted: self.rounds.planted,
             rate: self.rounds.rate,
+            keep: self.rounds.keep,
         })
     }
 }
