@@ -46,6 +46,8 @@ pub struct ListenerStatus {
     pub state: ListenerState,
     /// The last thing that went wrong with its subscription.
     pub last_error: Option<String>,
+    /// Why an attempt failed last, and which.
+    pub last_failure: Option<String>,
     /// Deliveries that this process holds unsettled.
     pub in_flight: usize,
     /// What it has done since it was started.
@@ -177,6 +179,7 @@ impl Started {
             system: self.system,
             state: work.health.state(),
             last_error: work.health.last_error(),
+            last_failure: work.meter.last_failure(),
             in_flight: work.settles.unsettled(),
             counts: work.meter.counts(),
         }

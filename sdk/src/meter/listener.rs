@@ -1,6 +1,7 @@
 //! The counters of one listener: read by [`Running::status`](crate::Running::status) and exported.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use metrics::{Counter, Histogram, Label, counter, histogram};
@@ -9,6 +10,9 @@ use super::{labels, names};
 use crate::contract::{self, Delivery, Origin, Value};
 use crate::listener::{Outcome, Reason};
 use crate::publisher::millis;
+
+/// How much of an error's text is kept, in characters.
+const LONGEST_FAILURE: usize = 500;
 
 /// What a settlement was for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,7 @@ pub(crate) struct Meter {
     reconnects: Pair,
     settle_failures: Pair,
     failures: Vec<(Reason, Counter)>,
+    last_failure: Mutex<Option<String>>,
     process_duration: Histogram,
     settle_duration: Histogram,
     received_size: Histogram,
@@ -172,6 +177,7 @@ impl Meter {
             reconnects: pair(names::RECONNECTS),
             settle_failures: pair(names::SETTLE_FAILURES),
             failures: Reason::ALL.into_iter().map(failures).collect(),
+            last_failure: Mutex::default(),
             process_duration: histogram(names::PROCESS_DURATION, Some("process")),
             settle_duration: histogram(names::OPERATION_DURATION, Some("settle")),
             received_size: histogram(names::BATCH_SIZE, Some("receive")),
@@ -199,6 +205,14 @@ impl Meter {
             if let Some((_, counter)) = self.failures.iter().find(same) {
                 counter.increment(1);
             }
+            let id = delivery.message.headers.get_str(contract::names::MESSAGE_ID);
+            let text: String = error.to_string().chars().take(LONGEST_FAILURE).collect();
+            let text = format!(
+                "{}: {text} (attempt {attempt} at message {})",
+                error.reason(),
+                id.unwrap_or("without an id")
+            );
+            *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
         }
         if attempt > 1 && matches!(delivery.origin, Origin::ReturnPath { .. }) {
             let first = delivery.message.headers.get(contract::names::FIRST_FAILURE);
@@ -243,6 +257,12 @@ impl Meter {
 
     pub(crate) fn reconnected(&self) {
         self.reconnects.add(1);
+    }
+
+    /// Why an attempt failed last, and which.
+    pub(crate) fn last_failure(&self) -> Option<String> {
+        let last = self.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        last.clone()
     }
 
     pub(crate) fn counts(&self) -> Counts {

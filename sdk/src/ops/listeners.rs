@@ -100,6 +100,7 @@ impl Rates {
             "state": state,
             "reason": reason,
             "last_error": status.last_error,
+            "last_failure": status.last_failure,
             "in_flight": status.in_flight,
             "lag": depths.waiting,
             "unsettled": depths.unsettled,

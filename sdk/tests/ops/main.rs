@@ -120,6 +120,11 @@ async fn counters_add_up_and_names_are_those_of_opentelemetry() {
     assert_eq!(listener["lag"], 0, "{text}");
     assert_eq!(listener["dead"], 1, "{text}");
     assert_eq!(listener["counts"]["attempts"], 12);
+    let failure = listener["last_failure"].as_str().unwrap();
+    assert!(
+        failure.starts_with("error: always (attempt 2 at message 0"),
+        "{failure}"
+    );
     running.shutdown().await.unwrap();
 }
 
