@@ -58,7 +58,7 @@ pub(crate) struct Outcome {
     verdict: Verdict,
     /// From the end of the fault to the first effect of something new, on every topic.
     recovery: Option<Duration>,
-    /// The same, of the consumer that took longest.
+    /// The same, by the consumer that took longest.
     last_recovery: Option<Duration>,
     /// The longest time, from the begin of the fault on, in which nothing of a topic was handled.
     stall: Duration,
@@ -473,7 +473,7 @@ impl Stage {
             recovery: self.recovered.map(since),
             stall,
             last_recovery: if self.back.iter().all(Option::is_some) {
-                back.map(since)
+                back.max(self.recovered).map(since)
             } else {
                 None
             },
