@@ -20,7 +20,7 @@ struct Carrier(Arc<AtomicBool>);
 
 #[listener(topic = "parcel.packed", retry(attempts = 1))]
 async fn ship(packed: ParcelPacked, State(carrier): State<Carrier>) -> Result<(), HandlerError> {
-    if packed.parcel % 4 == 0 {
+    if packed.parcel.is_multiple_of(4) {
         return Err(HandlerError::permanent("the parcel has no address"));
     }
     if !carrier.0.load(Ordering::Relaxed) {

@@ -59,6 +59,7 @@ use proc_macro::TokenStream;
 /// | `publish = "stock.reserved"` | What the handler returns is published there, and confirmed before the acknowledgement. | |
 /// | `batch(size = 100, wait = "50ms")` | The handler takes a `Vec` of at most so many, gathered for at most so long. | one at a time |
 /// | `rate = "500/s"` | How many handlers may start in a second, minute (`/m`) or hour (`/h`). | no limit |
+/// | `breaker(failures = 10, pause = "30s")` | After so many retryable failures in a row nothing is started for so long; then one message is tried, and its success ends the rest. | no rest |
 /// | `max_size = "64KiB"` | The largest payload that reaches the handler, in `B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB` or as a number of bytes; a larger one is dead-lettered. | no limit |
 /// | `enabled = false` | It is not started. | `true` |
 /// | `crate = path` | Where the crate `postrider` is found, for crates that export it again. | `::postrider` |

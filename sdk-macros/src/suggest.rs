@@ -1,7 +1,7 @@
 //! What was probably meant by an unknown option.
 
 /// What people who come from elsewhere write.
-const ELSEWHERE: [(&str, &str); 14] = [
+const ELSEWHERE: [(&str, &str); 15] = [
     ("channel", "topic"),
     ("queue", "topic"),
     ("subject", "topic"),
@@ -10,6 +10,7 @@ const ELSEWHERE: [(&str, &str); 14] = [
     ("queue_group", "group"),
     ("workers", "concurrency"),
     ("dlq", "dead_letter"),
+    ("circuit_breaker", "breaker"),
     ("reply", "publish"),
     ("output", "publish"),
     ("max_attempts", "attempts"),

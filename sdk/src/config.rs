@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::contract::{Backoff, Error, ErrorKind, Topology};
-use crate::listener::{Rate, Settings};
+use crate::listener::{Breaker, Rate, Settings};
 
 /// The file that is read from the working directory, where it exists.
 const FILE: &str = "postrider.toml";
@@ -16,6 +16,8 @@ const PREFIX: &str = "POSTRIDER__";
 
 /// The keys of a listener's section.
 const LISTENER_KEYS: &[&str] = &[
+    "breaker_failures",
+    "breaker_pause",
     "concurrency",
     "dead_letter",
     "enabled",
@@ -226,6 +228,14 @@ impl Config {
         read!("retry_attempts", "a whole number from 1", positive => settings.retry.attempts);
         read!("retry_backoff", BACKOFF, backoff => settings.retry.backoff);
         read!("retry_max_age", DURATION, |text| duration(text).map(Some) => settings.retry.max_age);
+        if ["breaker_failures", "breaker_pause"]
+            .iter()
+            .any(|key| self.get(&name, key).is_some())
+        {
+            let breaker = settings.breaker.get_or_insert(Breaker::DEFAULT);
+            read!("breaker_failures", "a whole number from 1", positive => breaker.failures);
+            read!("breaker_pause", DURATION, duration => breaker.pause);
+        }
         read!("timeout", DURATION, |text| duration(text).map(Some) => settings.timeout);
         read!("rate", "a rate such as 500/s, 100/m, 10/h", |text| rate(text).map(Some) => settings.rate);
         read!("max_size", "a number of bytes", |text| text.parse().ok().map(Some) => settings.max_size);
@@ -337,6 +347,7 @@ mod tests {
             ("POSTRIDER__RESERVE_STOCK__CONCURRENCY", "16"),
             ("POSTRIDER__RESERVE_STOCK__RETRY_BACKOFF", "1s..1m"),
             ("POSTRIDER__RESERVE_STOCK__RETRY_MAX_AGE", "1h"),
+            ("POSTRIDER__RESERVE_STOCK__BREAKER_FAILURES", "10"),
             ("POSTRIDER__RESERVE_STOCK__GROUP", "other"),
             ("POSTRIDER__RESERVE_STOCK__RATE", "500/s"),
             ("POSTRIDER__BROKER__AUDIT__URL", "memory://audit"),
@@ -348,6 +359,7 @@ mod tests {
         let retry = resolved.settings.retry;
         assert_eq!(retry.backoff.cap, Duration::from_secs(60));
         assert_eq!(retry.max_age, Some(Duration::from_secs(3600)));
+        assert_eq!(resolved.settings.breaker, Some(Breaker::DEFAULT));
         assert_eq!(
             resolved.settings.rate,
             Some(Rate {
@@ -399,7 +411,7 @@ mod tests {
         config.resolve(&RESERVE, &mut problems);
         let text = problems.join("\n");
         for part in [
-            "POSTRIDER__RESERVE_STOCK__CONCURENCY: `concurency` is unknown; known keys: concurrency, dead_letter",
+            "POSTRIDER__RESERVE_STOCK__CONCURENCY: `concurency` is unknown; known keys: breaker_failures, breaker_pause, concurrency",
             "POSTRIDER__RESERVE_STOCK__TIMEOUT is \"soon\"; allowed is a duration",
             "POSTRIDER__RESERVE__TIMEOUT: there is no listener `reserve`; listeners: reserve_stock",
         ] {

@@ -69,7 +69,7 @@ pub mod __private {
     pub use crate::contract::{Backoff, Bytes, Start};
     pub use crate::engine::{Register, Registration};
     pub use crate::listener::{
-        AckMode, Batch, Context, Extract, FromBatch, FromPayload, HandlerError, IntoBatchOutcome,
+        AckMode, Batch, Breaker, Context, Extract, FromBatch, FromPayload, HandlerError, IntoBatchOutcome,
         IntoOutcome, IntoReply, Listener, Many, Outcome, Rate, Retry, Settings, Single, StateMap,
     };
     pub use crate::message::Message;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use postrider::prelude::*;
 use postrider::testing::TestApp;
-use postrider::{ListenerStatus, Running};
+use postrider::{ListenerState, ListenerStatus, Running};
 
 type Seen = Arc<Mutex<Vec<String>>>;
 
@@ -221,5 +221,144 @@ async fn linear_waits_grow_by_the_first() {
     for (wait, span) in waits.iter().zip(spans) {
         assert!(span.contains(wait), "{wait} of {span:?}: {waits:?}");
     }
+    app.stop().await;
+}
+
+/// What handlers depend on.
+#[derive(Clone, Default)]
+struct Gateway(Arc<std::sync::atomic::AtomicBool>);
+
+impl Gateway {
+    fn call(&self) -> Result<(), HandlerError> {
+        if self.0.load(std::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err("the gateway is down".into())
+    }
+
+    fn mend(&self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+#[listener(
+    topic = "order.created",
+    group = "rests",
+    concurrency = 4,
+    breaker(failures = 3, pause = "30s"),
+    retry(attempts = 5, backoff = "1s")
+)]
+async fn rests(order: Order, State(gateway): State<Gateway>) -> Result<(), HandlerError> {
+    if order.id == 0 {
+        return Err(HandlerError::permanent("no such article"));
+    }
+    gateway.call()
+}
+
+#[listener(
+    topic = "order.created",
+    group = "rests-in-order",
+    ordered,
+    breaker(failures = 3, pause = "30s"),
+    retry(attempts = 5, backoff = "1s")
+)]
+async fn rests_in_order(
+    order: Order,
+    State(gateway): State<Gateway>,
+    State(seen): State<Seen>,
+) -> Result<(), HandlerError> {
+    gateway.call()?;
+    saw(&seen, order.id.to_string());
+    Ok(())
+}
+
+#[listener(
+    topic = "order.created",
+    group = "rests-in-batches",
+    batch(size = 10, wait = "10ms"),
+    breaker(failures = 3, pause = "30s"),
+    retry(attempts = 5, backoff = "1s")
+)]
+async fn rests_in_batches(
+    orders: Vec<Order>,
+    State(gateway): State<Gateway>,
+) -> Vec<Result<(), HandlerError>> {
+    orders.iter().map(|_| gateway.call()).collect()
+}
+
+fn count(app: &TestApp, listener: &str) -> usize {
+    app.attempts(listener).len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_rests_while_what_it_depends_on_is_down() {
+    let gateway = Gateway::default();
+    let seen = Seen::default();
+    let app = TestApp::start(|app| {
+        let app = app.state(gateway.clone()).state(seen.clone());
+        app.listen(listeners![rests, rests_in_order, rests_in_batches])
+    })
+    .await;
+    let orders: Vec<Order> = (1..=20).map(|id| Order { id }).collect();
+    app.deliver_all(&orders).await;
+    app.advance(Duration::from_secs(25)).await;
+    let tripped = (
+        count(&app, "rests"),
+        count(&app, "rests_in_order"),
+        count(&app, "rests_in_batches"),
+    );
+    assert_eq!(tripped, (3, 3, 10), "{app}");
+    for status in app.running().status() {
+        let ListenerState::Degraded(reason) = &status.state else {
+            panic!("{status:?}")
+        };
+        assert!(reason.contains("failures in a row"), "{reason}");
+        assert!(reason.ends_with("the gateway is down"), "{reason}");
+        assert_eq!(status.last_error.as_ref(), Some(reason));
+    }
+    // One is tried each time, and the second time in vain too.
+    app.advance(Duration::from_secs(60)).await;
+    assert_eq!(
+        (count(&app, "rests"), count(&app, "rests_in_order")),
+        (5, 5),
+        "{app}"
+    );
+    gateway.mend();
+    app.advance(Duration::from_secs(35)).await;
+    for status in app.running().status() {
+        assert_eq!(status.state, ListenerState::Ready, "{app}");
+        assert_eq!(
+            (status.counts.handled, status.counts.dead_lettered),
+            (20, 0),
+            "{app}"
+        );
+    }
+    let mut sorted = seen.lock().unwrap().clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(sorted.len(), 20);
+    app.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_rests_drains_at_once() {
+    let app = TestApp::start(|app| app.state(Gateway::default()).listen(listeners![rests])).await;
+    let orders: Vec<Order> = (1..=20).map(|id| Order { id }).collect();
+    app.deliver_all(&orders).await;
+    assert_eq!(count(&app, "rests"), 3, "{app}");
+    let begin = tokio::time::Instant::now();
+    app.stop().await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_messages_do_not_make_a_listener_rest() {
+    let gateway = Gateway::default();
+    gateway.mend();
+    let app = TestApp::start(|app| app.state(gateway).listen(listeners![rests])).await;
+    let wrong: Vec<Order> = (0..20).map(|_| Order { id: 0 }).collect();
+    app.deliver_all(&wrong).await;
+    assert_eq!(count(&app, "rests"), 20, "{app}");
+    assert_eq!(app.running().status()[0].state, ListenerState::Ready);
     app.stop().await;
 }

@@ -27,6 +27,7 @@ pub(crate) struct Options {
     pub(crate) publish: Option<Given<String>>,
     pub(crate) batch: Option<Given<Batch>>,
     pub(crate) rate: Option<Given<(u32, Duration)>>,
+    pub(crate) breaker: Option<Given<Breaker>>,
     pub(crate) max_size: Option<Given<u64>>,
     pub(crate) enabled: Option<Given<bool>>,
     /// Where the crate `postrider` is, if not at `::postrider`.
@@ -60,6 +61,13 @@ pub(crate) enum Start {
 pub(crate) struct Batch {
     pub(crate) size: u32,
     pub(crate) wait: Duration,
+}
+
+/// `breaker(…)`
+#[derive(Clone, Copy)]
+pub(crate) struct Breaker {
+    pub(crate) failures: u32,
+    pub(crate) pause: Duration,
 }
 
 /// The function. Its body is never looked at.

@@ -7,13 +7,13 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Lit, LitBool, Path, Signature, Token, Visibility};
 
-use super::model::{Ack, Batch, Function, Options, Retry, Start};
+use super::model::{Ack, Batch, Breaker, Function, Options, Retry, Start};
 use crate::entries::{self, Entry, Given, Place};
 use crate::problems::Problems;
 use crate::values::{self, Reserved};
 
 /// Every option of the attribute.
-pub(crate) const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 20] = [
     "topic",
     "group",
     "broker",
@@ -30,6 +30,7 @@ pub(crate) const KEYS: [&str; 19] = [
     "publish",
     "batch",
     "rate",
+    "breaker",
     "max_size",
     "enabled",
     "crate",
@@ -90,6 +91,7 @@ pub(crate) fn options(tokens: TokenStream, here: Span, problems: &mut Problems) 
             }
             "batch" => options.batch = batch(entry, problems),
             "rate" => options.rate = rate(entry, problems),
+            "breaker" => options.breaker = breaker(entry, problems),
             "max_size" => options.max_size = max_size(entry, problems),
             "enabled" => {
                 let flag = entry.parse::<LitBool>("`true` or `false`", "enabled = false", problems);
@@ -170,19 +172,39 @@ fn batch(entry: &Entry, problems: &mut Problems) -> Option<Given<Batch>> {
             wait = duration(option, "wait = \"50ms\"", problems);
         }
     }
-    for key in ["size", "wait"] {
-        if !inner.iter().any(|option| option.key == key) {
-            problems.span(
-                entry.key.span(),
-                format!("`batch` needs `{key}`"),
-                format!("write `{example}`"),
-            );
-        }
-    }
+    needs(entry, &inner, ["size", "wait"], example, problems);
     Some(entry.given(Batch {
         size: size?,
         wait: wait?,
     }))
+}
+
+fn breaker(entry: &Entry, problems: &mut Problems) -> Option<Given<Breaker>> {
+    let example = "breaker(failures = 10, pause = \"30s\")";
+    let inner = entry.list(&["failures", "pause"], example, problems)?;
+    let (mut failures, mut pause) = (None, None);
+    for option in &inner {
+        if option.key == "failures" {
+            failures = option.count("failures = 10", problems);
+        } else {
+            pause = duration(option, "pause = \"30s\"", problems);
+        }
+    }
+    needs(entry, &inner, ["failures", "pause"], example, problems);
+    Some(entry.given(Breaker {
+        failures: failures?,
+        pause: pause?,
+    }))
+}
+
+/// Reports what a list lacks.
+fn needs(entry: &Entry, inner: &[Entry], keys: [&str; 2], example: &str, problems: &mut Problems) {
+    for key in keys {
+        if !inner.iter().any(|option| option.key == key) {
+            let what = format!("`{}` needs `{key}`", entry.key);
+            problems.span(entry.key.span(), what, format!("write `{example}`"));
+        }
+    }
 }
 
 fn rate(entry: &Entry, problems: &mut Problems) -> Option<Given<(u32, Duration)>> {

@@ -108,6 +108,13 @@ pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> T
             quote!(::core::option::Option::Some(#root::Rate { count: #count, per: #per })),
         );
     }
+    if let Some(given) = &options.breaker {
+        let (failures, pause) = (given.value.failures, duration(given.value.pause));
+        field(
+            "breaker",
+            quote!(::core::option::Option::Some(#root::Breaker { failures: #failures, pause: #pause })),
+        );
+    }
     if let Some(given) = &options.max_size {
         let size = Literal::u64_unsuffixed(given.value);
         field("max_size", quote!(::core::option::Option::Some(#size)));

@@ -240,10 +240,12 @@ fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
     } else {
         settings.timeout.unwrap_or_default()
     };
+    let rest = settings.breaker.map(|breaker| breaker.pause).unwrap_or_default();
+    let held = held.max(rest + settings.timeout.unwrap_or_default());
     if let Some(limit) = can.max_hold.filter(|&limit| held > limit) {
         wrong.push(format!(
             "a message may stay unsettled for {}, longer than the {} that {system} allows: lower `timeout`, \
-             attempts or backoff",
+             attempts, backoff or the breaker's `pause`",
             humantime::format_duration(held),
             humantime::format_duration(limit)
         ));

@@ -15,7 +15,7 @@ use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
-use crate::middleware::{Clock, Middleware, Policy};
+use crate::middleware::{Breaker, Clock, Middleware, Policy};
 use crate::{Publisher, connect};
 
 /// After the drain's deadline, how long handlers that do not yield are waited for.
@@ -105,11 +105,11 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 (name.clone(), publisher)
             };
             #[cfg(feature = "testing")]
-            let clock = tap.as_ref().map(|_| Clock::of_test());
+            let clock = tap.as_ref().map(|_| Clock::of_test()).unwrap_or_default();
             #[cfg(not(feature = "testing"))]
-            let clock = None;
+            let clock = Clock::default();
             let shared = Shared {
-                clock: clock.unwrap_or_default(),
+                clock,
                 application: application.into(),
                 state: Arc::new(state),
                 middleware: middleware.into(),
@@ -310,6 +310,7 @@ fn launch(
         },
         middleware: shared.middleware.clone(),
         limiter: settings.rate.and_then(engine::limiter),
+        breaker: settings.breaker.map(Breaker::new),
         queues: (0..if settings.ordered { lanes } else { 1 })
             .map(|_| Queue::new(settings.ordered))
             .collect(),

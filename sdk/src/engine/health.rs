@@ -2,6 +2,8 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::middleware::Change;
+
 /// How a listener is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -23,6 +25,8 @@ pub(crate) struct Health {
     state: watch::Sender<ListenerState>,
     paused: watch::Sender<bool>,
     last_error: Mutex<Option<String>>,
+    /// Why the circuit breaker is open.
+    open: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -31,6 +35,7 @@ impl Health {
             state: watch::Sender::new(ListenerState::Starting),
             paused: watch::Sender::new(false),
             last_error: Mutex::default(),
+            open: Mutex::default(),
         }
     }
 
@@ -49,11 +54,30 @@ impl Health {
 
     pub(crate) fn state(&self) -> ListenerState {
         let state = self.state.borrow().clone();
-        if state == ListenerState::Ready && *self.paused.borrow() {
-            ListenerState::Paused
-        } else {
-            state
+        if state != ListenerState::Ready {
+            return state;
         }
+        if *self.paused.borrow() {
+            return ListenerState::Paused;
+        }
+        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.clone().map_or(state, ListenerState::Degraded)
+    }
+
+    /// The circuit breaker opened or closed.
+    pub(crate) fn breaker(&self, change: Change) {
+        let reason = match change {
+            Change::Opened(reason) => {
+                tracing::warn!("{reason}");
+                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+                Some(reason)
+            }
+            Change::Closed => {
+                tracing::info!("the circuit breaker is closed: messages are handled again");
+                None
+            }
+        };
+        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {

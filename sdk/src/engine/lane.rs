@@ -36,6 +36,9 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         attempts: 0,
     };
     loop {
+        if let Some(breaker) = &work.breaker {
+            breaker.ready(lane.queue.closed()).await;
+        }
         lane.queue.pop_chunk(most, &mut lane.chunk).await;
         if lane.chunk.is_empty() {
             return;
@@ -63,6 +66,9 @@ impl Lane<'_> {
     /// Handles the first of the chunk. It is moved once, to where the handler sees it.
     async fn handle_first<L: Single>(&mut self) {
         let work = self.work;
+        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
+            return self.wait();
+        }
         let Some(Item { delivery, attempt }) = self.chunk.pop_front() else {
             return;
         };
@@ -178,9 +184,19 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
     });
     let mut gathered = VecDeque::with_capacity(size as usize);
     loop {
+        if let Some(breaker) = &work.breaker {
+            breaker.ready(queue.closed()).await;
+        }
         queue.pop_many(size as usize, wait, &mut gathered).await;
         if gathered.is_empty() {
             return;
+        }
+        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
+            queue.put_back(&mut gathered);
+            for Item { delivery, attempt } in gathered.drain(..) {
+                finish(&work, queue, delivery, attempt, Outcome::Release);
+            }
+            continue;
         }
         handle_many::<L>(&work, queue, &mut gathered).await;
     }
@@ -251,6 +267,11 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
     #[cfg(feature = "testing")]
     if let Some(tap) = work.scope.publisher.tap() {
         tap.ended(&work.scope.listener, delivery, attempt, outcome);
+    }
+    if let Some(breaker) = &work.breaker
+        && let Some(change) = breaker.note(outcome)
+    {
+        work.health.breaker(change);
     }
     match outcome {
         Outcome::Ack { .. } if attempt == 1 => 1,

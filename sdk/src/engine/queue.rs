@@ -194,6 +194,17 @@ impl Queue {
         discarded
     }
 
+    /// Resolves once it is closed.
+    pub(crate) async fn closed(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lock().closed {
+                return;
+            }
+            changed.await;
+        }
+    }
+
     /// Ends the lanes after what they are at; answers what was not started.
     pub(crate) fn close(&self) -> Vec<Item> {
         let mut inner = self.lock();

@@ -16,7 +16,7 @@ pub use context::{Context, StateMap};
 pub use extract::{Attempt, Extension, Extract, Headers, Key, MessageId, State, Topic};
 pub use outcome::{HandlerError, IntoBatchOutcome, IntoOutcome, IntoReply, Outcome, Reason};
 pub use payload::{FromBatch, FromPayload, Json};
-pub use settings::{AckMode, Batch, Rate, Retry, Settings};
+pub use settings::{AckMode, Batch, Breaker, Rate, Retry, Settings};
 
 /// A named handler with its topic and policy: what the attribute makes of a function.
 pub trait Listener: Send + Sync + 'static {

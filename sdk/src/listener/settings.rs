@@ -42,6 +42,8 @@ pub struct Settings {
     pub batch: Option<Batch>,
     /// The most handlers that may start in a time.
     pub rate: Option<Rate>,
+    /// When to rest instead of failing again and again.
+    pub breaker: Option<Breaker>,
     /// The largest payload in bytes that reaches the handler; `None`: any.
     pub max_size: Option<usize>,
     /// Whether it is started at all.
@@ -69,6 +71,7 @@ impl Settings {
         publish: None,
         batch: None,
         rate: None,
+        breaker: None,
         max_size: None,
         enabled: true,
     };
@@ -110,6 +113,23 @@ pub struct Batch {
     pub size: u32,
     /// Not waiting longer than this after the first.
     pub wait: Duration,
+}
+
+/// When a listener rests because what its handler depends on is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    /// After so many retryable failures in a row.
+    pub failures: u32,
+    /// So long, and again each time that the one that is tried then fails.
+    pub pause: Duration,
+}
+
+impl Breaker {
+    /// 10 failures, 30 seconds: for what configuration says only a part of.
+    pub const DEFAULT: Self = Self {
+        failures: 10,
+        pause: Duration::from_secs(30),
+    };
 }
 
 /// So many in a time, such as `500/s`.

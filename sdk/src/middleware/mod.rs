@@ -1,5 +1,6 @@
-//! What stands around a handler: guard, retry, dead letter, a file each, plus the user's own.
+//! What stands around a handler: guard, breaker, retry, dead letter, a file each, plus the user's own.
 
+mod breaker;
 mod dead_letter;
 mod guard;
 mod retry;
@@ -8,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub(crate) use breaker::{Breaker, Change};
 pub(crate) use guard::guarded;
 pub(crate) use retry::{Clock, Decision, Policy};
 

@@ -1,7 +1,10 @@
 //! Retries, dead letters, panics, timeouts, manual acknowledgement.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use postrider::ListenerState;
 use postrider::dead_letters::Filter;
 use postrider::prelude::*;
 
@@ -294,7 +297,57 @@ async fn what_fails_for_too_long_is_given_up(target: Target) {
     running.shutdown().await.unwrap();
 }
 
+#[listener(
+    topic = "contract.resting",
+    concurrency = 2,
+    breaker(failures = 3, pause = "1s"),
+    retry(attempts = 5, backoff = "100ms")
+)]
+async fn resting(
+    order: Order,
+    State(seen): State<Seen>,
+    State(mended): State<Mended>,
+) -> Result<(), HandlerError> {
+    seen.add(order.id.to_string());
+    if mended.0.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err("the gateway is down".into())
+}
+
+#[derive(Clone, Default)]
+struct Mended(Arc<AtomicBool>);
+
+async fn attempts_are_not_used_up_while_a_dependency_is_down(target: Target) {
+    let (seen, mended) = (Seen::default(), Mended::default());
+    let app = target.app().state(seen.clone()).state(mended.clone());
+    let running = app.listen(listeners![resting]).start().await.unwrap();
+    running.ready().await.unwrap();
+    let orders: Vec<Order> = (0..40).map(|id| Order { id }).collect();
+    let publisher = running.publisher();
+    for order in &orders {
+        publisher.topic("contract.resting").send(order).await.unwrap();
+    }
+    status(&running, |status| {
+        matches!(status.state, ListenerState::Degraded(_))
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    // Three that opened it, one that ran beside the third, and one for each second.
+    let tried = seen.all().len();
+    assert!((3..=7).contains(&tried), "{:?}", seen.all());
+    mended.0.store(true, Ordering::Relaxed);
+    status(&running, |status| status.counts.handled == 40).await;
+    let status = &running.status()[0];
+    assert_eq!(
+        (&status.state, status.counts.dead_lettered),
+        (&ListenerState::Ready, 0)
+    );
+    running.shutdown().await.unwrap();
+}
+
 on_every_broker! {
+    attempts_are_not_used_up_while_a_dependency_is_down
     what_fails_for_too_long_is_given_up
     a_failure_is_tried_again_later_and_blocks_nothing
     what_cannot_be_handled_is_dead_lettered_with_its_reason

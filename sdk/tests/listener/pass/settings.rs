@@ -18,6 +18,7 @@ use postrider::prelude::*;
     dead_letter = "order.failed",
     publish = "stock.reserved",
     rate = "500/m",
+    breaker(failures = 10, pause = "30s"),
     max_size = "64KiB",
     enabled = false,
 )]
@@ -65,6 +66,8 @@ fn main() {
     assert_eq!((it.dead_letter, it.publish), (Some("order.failed"), Some("stock.reserved")));
     let rate = it.rate.unwrap();
     assert_eq!((rate.count, rate.per), (500, Duration::from_secs(60)));
+    let breaker = it.breaker.unwrap();
+    assert_eq!((breaker.failures, breaker.pause), (10, Duration::from_secs(30)));
     assert_eq!(it.max_size, Some(65_536));
     assert!(it.batch.is_none());
 

@@ -1,0 +1,246 @@
+//! A circuit breaker: while what the handler depends on is down, the listener rests instead of using attempts up.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::listener::{self, Outcome};
+
+/// Of one listener, shared by its lanes.
+pub(crate) struct Breaker {
+    /// So many failures in a row open it.
+    failures: u32,
+    /// So long nothing is started then; after that one at a time, until one succeeds.
+    pause: Duration,
+    in_a_row: AtomicU32,
+    is_open: AtomicBool,
+    open: Mutex<Option<Open>>,
+    changed: Notify,
+}
+
+struct Open {
+    until: Instant,
+    /// One has been let through, to see how it goes.
+    is_probing: bool,
+}
+
+/// What a lane may do.
+enum Gate {
+    Go,
+    Probe,
+    /// `None`: until the one that was let through has ended.
+    Wait(Option<Instant>),
+}
+
+/// What an outcome has changed.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// It rests, and why.
+    Opened(String),
+    Closed,
+}
+
+impl Breaker {
+    pub(crate) fn new(settings: listener::Breaker) -> Self {
+        Self {
+            failures: settings.failures,
+            pause: settings.pause,
+            in_a_row: AtomicU32::new(0),
+            is_open: AtomicBool::new(false),
+            open: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Waits until a handler may be started, or `closed` resolves.
+    pub(crate) async fn ready(&self, closed: impl Future<Output = ()>) {
+        if !self.is_open.load(Ordering::Acquire) {
+            return;
+        }
+        tokio::pin!(closed);
+        loop {
+            // Made before the look, so that a change after it is not missed.
+            let changed = self.changed.notified();
+            let until = match gate(self.lock().as_ref()) {
+                Gate::Go | Gate::Probe => return,
+                Gate::Wait(until) => until,
+            };
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {}
+                () = &mut closed => return,
+            }
+        }
+    }
+
+    /// Whether a handler may be started now. If so, its outcome must be [noted](Self::note).
+    pub(crate) fn pass(&self) -> bool {
+        if !self.is_open.load(Ordering::Acquire) {
+            return true;
+        }
+        let mut open = self.lock();
+        match (gate(open.as_ref()), &mut *open) {
+            (Gate::Go, _) => true,
+            (Gate::Probe, Some(open)) => {
+                open.is_probing = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How a handler ended. A retryable failure tells of the dependency, and so does a success; everything else tells of the
+    /// message alone.
+    #[inline]
+    pub(crate) fn note(&self, outcome: &Outcome) -> Option<Change> {
+        match outcome {
+            Outcome::Ack { .. } => {
+                if self.in_a_row.load(Ordering::Relaxed) != 0 {
+                    self.in_a_row.store(0, Ordering::Relaxed);
+                }
+                if self.is_open.load(Ordering::Acquire) {
+                    self.close()
+                } else {
+                    None
+                }
+            }
+            Outcome::Failed(error) if error.is_retryable() => self.failed(error),
+            _ => {
+                self.learned_nothing();
+                None
+            }
+        }
+    }
+
+    fn close(&self) -> Option<Change> {
+        let mut open = self.lock();
+        self.is_open.store(false, Ordering::Release);
+        let closed = open.take();
+        drop(open);
+        self.changed.notify_waiters();
+        closed.map(|_| Change::Closed)
+    }
+
+    fn failed(&self, error: &listener::HandlerError) -> Option<Change> {
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let mut open = self.lock();
+        match &*open {
+            // One that was started before it opened tells nothing new.
+            Some(open) if !open.is_probing => return None,
+            None if in_a_row < self.failures => return None,
+            _ => {}
+        }
+        *open = Some(Open {
+            until: Instant::now() + self.pause,
+            is_probing: false,
+        });
+        self.is_open.store(true, Ordering::Release);
+        drop(open);
+        self.changed.notify_waiters();
+        let pause = humantime::format_duration(self.pause);
+        Some(Change::Opened(format!(
+            "the circuit breaker is open: {in_a_row} failures in a row; one message is tried every {pause}; the last \
+             failure: {error}"
+        )))
+    }
+
+    /// The next one is let through instead.
+    fn learned_nothing(&self) {
+        if self.is_open.load(Ordering::Acquire)
+            && let Some(open) = &mut *self.lock()
+        {
+            open.is_probing = false;
+            self.changed.notify_waiters();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn gate(open: Option<&Open>) -> Gate {
+    match open {
+        None => Gate::Go,
+        Some(open) if open.is_probing => Gate::Wait(None),
+        Some(open) if open.until <= Instant::now() => Gate::Probe,
+        Some(open) => Gate::Wait(Some(open.until)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listener::HandlerError;
+
+    fn failed() -> Outcome {
+        Outcome::Failed("down".into())
+    }
+
+    fn breaker() -> Breaker {
+        Breaker::new(listener::Breaker {
+            failures: 3,
+            pause: Duration::from_secs(30),
+        })
+    }
+
+    fn opened(breaker: &Breaker) {
+        for _ in 0..2 {
+            assert_eq!(breaker.note(&failed()), None);
+        }
+        assert!(matches!(breaker.note(&failed()), Some(Change::Opened(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn opens_lets_one_through_and_closes() {
+        let breaker = breaker();
+        assert_eq!(breaker.note(&failed()), None);
+        assert_eq!(breaker.note(&Outcome::ACK), None);
+        assert!(breaker.pass());
+        opened(&breaker);
+        assert!(!breaker.pass());
+        assert_eq!(breaker.note(&failed()), None, "a straggler");
+        let begin = Instant::now();
+        breaker.ready(std::future::pending()).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(30));
+        assert!(breaker.pass());
+        assert!(!breaker.pass(), "one at a time");
+        assert!(matches!(breaker.note(&failed()), Some(Change::Opened(_))));
+        breaker.ready(std::future::pending()).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(60));
+        assert!(breaker.pass());
+        assert_eq!(breaker.note(&Outcome::ACK), Some(Change::Closed));
+        assert!(breaker.pass() && breaker.pass());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_tells_of_the_message_alone_neither_opens_nor_closes() {
+        let breaker = breaker();
+        let permanent = || Outcome::Failed(HandlerError::permanent("wrong"));
+        for _ in 0..10 {
+            assert_eq!(breaker.note(&permanent()), None);
+            assert_eq!(breaker.note(&Outcome::Release), None);
+        }
+        assert!(breaker.pass());
+        opened(&breaker);
+        breaker.ready(std::future::pending()).await;
+        assert!(breaker.pass());
+        assert_eq!(breaker.note(&permanent()), None);
+        assert!(breaker.pass(), "the next one is let through");
+        assert!(!breaker.pass());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waiting_ends_with_the_queue() {
+        let breaker = breaker();
+        opened(&breaker);
+        let begin = Instant::now();
+        breaker.ready(tokio::time::sleep(Duration::from_secs(1))).await;
+        assert_eq!(begin.elapsed(), Duration::from_secs(1));
+        assert!(!breaker.pass());
+    }
+}
