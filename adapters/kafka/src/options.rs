@@ -182,9 +182,9 @@ impl Settings {
             .set("isolation.level", self.isolation)
             // A request that waits holds up what is asked of other partitions meanwhile.
             .set("fetch.wait.max.ms", "50")
-            .set("fetch.max.bytes", "4194304")
+            .set("fetch.max.bytes", "1048576")
             .set("fetch.queue.backoff.ms", "5")
-            .set("queued.max.messages.kbytes", "8192");
+            .set("queued.max.messages.kbytes", "2048");
         if self.protocol == "classic" {
             let heartbeat =
                 (self.session_timeout / 5).clamp(Duration::from_millis(200), Duration::from_secs(3));

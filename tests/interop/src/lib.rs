@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use postrider::prelude::*;
@@ -45,5 +46,32 @@ pub async fn work(work: Work, State(effects): State<Effects>) -> Result<(), Hand
     effects.add("begin", work.id)?;
     tokio::time::sleep(Duration::from_millis(work.millis)).await;
     effects.add("end", work.id)?;
+    Ok(())
+}
+
+/// One of very many.
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "interop.backlog")]
+pub struct Waiting {
+    /// Which.
+    pub id: u32,
+    /// Fills it up.
+    pub padding: String,
+}
+
+/// How many of [`Waiting`] are noted together.
+pub const TOGETHER: u32 = 1_000;
+
+/// Notes every thousandth that it handles.
+///
+/// # Errors
+/// The file cannot be written.
+#[listener(topic = "interop.backlog", concurrency = 4, prefetch = 256)]
+pub async fn catch_up(_: Waiting, State(effects): State<Effects>) -> Result<(), HandlerError> {
+    static HANDLED: AtomicU32 = AtomicU32::new(0);
+    let handled = HANDLED.fetch_add(1, Ordering::Relaxed) + 1;
+    if handled.is_multiple_of(TOGETHER) {
+        effects.add("handled", handled)?;
+    }
     Ok(())
 }

@@ -1,106 +1,22 @@
 //! A service as a process of its own, told to end by signals, on every broker.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+#[allow(dead_code, reason = "shared with other tests of processes")]
+#[path = "common/service.rs"]
+mod service;
+
+use std::time::Duration;
 
 use postrider::prelude::*;
-use postrider_interop::{Effects, Work, work};
+use postrider_interop::{Work, work};
+use service::{Service, url};
 
-/// A consumer group of its own on one broker, and the service that is its instance.
-struct Service {
-    url: String,
-    name: String,
-    effects: PathBuf,
-}
-
-impl Service {
-    fn new(url: String) -> Self {
-        let name = format!("signals-{}", uuid::Uuid::now_v7().simple());
-        let effects = std::env::temp_dir().join(&name);
-        Self { url, name, effects }
-    }
-
-    /// Declares the group, so that it sees what is published from now on.
-    async fn declare(&self) {
-        let app = App::new(&self.url)
-            .unwrap()
-            .name(&self.name)
-            .state(Effects::new(&self.effects));
-        let running = app.listen(listeners![work]).start().await.unwrap();
-        running.ready().await.unwrap();
-        running.shutdown().await.unwrap();
-    }
-
-    fn start(&self) -> Process {
-        let child = Command::new(env!("CARGO_BIN_EXE_service"))
-            .env("BROKER_URL", &self.url)
-            .env("POSTRIDER__APP__NAME", &self.name)
-            .env("EFFECTS", &self.effects)
-            .spawn()
-            .unwrap();
-        Process(child)
-    }
-
-    fn effects(&self, effect: &str) -> Vec<u32> {
-        let text = std::fs::read_to_string(&self.effects).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.strip_prefix(effect)?.trim().parse().ok())
-            .collect()
-    }
-
-    async fn wait(&self, effect: &str, count: usize) {
-        let begin = Instant::now();
-        while self.effects(effect).len() < count {
-            let seen = self.effects(effect).len();
-            assert!(
-                begin.elapsed() < Duration::from_secs(40),
-                "{seen} of {count} {effect}s in time"
-            );
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.effects);
-    }
-}
-
-/// Killed when the test ends, however it ends.
-struct Process(Child);
-
-impl Process {
-    fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.0.id());
-        assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
-    }
-
-    async fn exit(&mut self, within: Duration) -> ExitStatus {
-        let begin = Instant::now();
-        loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
-                return status;
-            }
-            assert!(begin.elapsed() < within, "still running after {within:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
 
 /// A drain under load: exit 0, and nothing that was acknowledged comes again.
 async fn terminated_under_load(url: String) {
     const COUNT: u32 = 2000;
-    let service = Service::new(url);
-    service.declare().await;
+    let service = Service::new(PROGRAM, url);
+    service.declare(listeners![work]).await;
     let mut first = service.start();
     let publisher = Publisher::connect(&service.url).await.unwrap();
     // Where nothing is kept for who is not connected, wait until somebody is.
@@ -150,8 +66,8 @@ async fn terminated_under_load(url: String) {
 
 /// A second signal does not wait for a handler that takes long; its message comes again.
 async fn ended_at_once_by_a_second_signal(url: String) {
-    let service = Service::new(url);
-    service.declare().await;
+    let service = Service::new(PROGRAM, url);
+    service.declare(listeners![work]).await;
     let publisher = Publisher::connect(&service.url).await.unwrap();
     publisher
         .send(&Work {
@@ -172,12 +88,6 @@ async fn ended_at_once_by_a_second_signal(url: String) {
     service.wait("begin", 2).await;
     drop(again);
     publisher.close(Duration::from_secs(5)).await.unwrap();
-}
-
-fn url(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
-    })
 }
 
 macro_rules! on {

@@ -1,0 +1,91 @@
+//! However much waits at the broker, a consumer takes no more memory than one that is idle, within a bound.
+//!
+//! `POSTRIDER_BACKLOG=10000000 cargo test -p postrider-interop --test backlog -- --nocapture` for a long look.
+
+#[allow(dead_code, reason = "shared with other tests of processes")]
+#[path = "common/service.rs"]
+mod service;
+
+use std::time::Duration;
+
+use postrider::prelude::*;
+use postrider_interop::{TOGETHER, Waiting, catch_up};
+use service::{Process, Service, url};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_backlog");
+/// How many wait, unless `POSTRIDER_BACKLOG` says otherwise.
+const USUAL: u32 = 100_000;
+/// How many are handled while the memory is watched.
+const WATCHED: u32 = 50_000;
+/// What a consumer may take beyond an idle one, in KiB.
+const ALLOWED: u64 = 32 * 1024;
+
+/// A line of the kernel's account of a process's memory, in KiB.
+fn memory(process: &Process, line: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let found = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
+    found
+        .trim_start_matches(':')
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .unwrap()
+}
+
+async fn memory_stays_flat(url: String) {
+    let backlog = match std::env::var("POSTRIDER_BACKLOG") {
+        Ok(text) => text.parse().expect("POSTRIDER_BACKLOG is a number"),
+        Err(_) => USUAL,
+    };
+    let service = Service::new(PROGRAM, url);
+    service.declare(listeners![catch_up]).await;
+    let idle = service.start();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let at_rest = memory(&idle, "VmRSS");
+    drop(idle);
+
+    let publisher = Publisher::connect(&service.url).await.unwrap();
+    let padding = "x".repeat(64);
+    for first in (0..backlog).step_by(10_000) {
+        let some = first..backlog.min(first + 10_000);
+        let some: Vec<Waiting> = some
+            .map(|id| Waiting {
+                id,
+                padding: padding.clone(),
+            })
+            .collect();
+        for answer in publisher.send_all(&some).await {
+            answer.unwrap();
+        }
+        if first % 1_000_000 == 0 && first > 0 {
+            println!("{first} of {backlog} published");
+        }
+    }
+    publisher.close(Duration::from_secs(10)).await.unwrap();
+
+    let busy = service.start();
+    service
+        .wait("handled", (WATCHED.min(backlog) / TOGETHER) as usize)
+        .await;
+    let most = memory(&busy, "VmHWM");
+    println!("{backlog} waiting: {at_rest} KiB idle, at most {most} KiB while catching up");
+    assert!(
+        most <= at_rest + ALLOWED,
+        "{most} KiB while catching up, {at_rest} KiB idle: more than {ALLOWED} KiB beyond"
+    );
+}
+
+#[tokio::test]
+async fn kafka() {
+    memory_stays_flat(url("POSTRIDER_TEST_KAFKA_URL")).await;
+}
+
+#[tokio::test]
+async fn rabbitmq() {
+    memory_stays_flat(url("POSTRIDER_TEST_RABBITMQ_URL")).await;
+}
+
+#[tokio::test]
+async fn redis() {
+    memory_stays_flat(url("POSTRIDER_TEST_REDIS_URL")).await;
+}

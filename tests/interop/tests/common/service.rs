@@ -1,0 +1,117 @@
+//! Services as processes of their own.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use postrider::Registration;
+use postrider::prelude::*;
+use postrider_interop::Effects;
+
+/// A consumer group of its own on one broker, and the service that is its instance.
+pub(crate) struct Service {
+    pub(crate) url: String,
+    program: &'static str,
+    name: String,
+    effects: PathBuf,
+}
+
+impl Service {
+    /// Of this program, an executable of this crate.
+    pub(crate) fn new(program: &'static str, url: String) -> Self {
+        let name = format!("interop-{}", uuid::Uuid::now_v7().simple());
+        let effects = std::env::temp_dir().join(&name);
+        Self {
+            url,
+            program,
+            name,
+            effects,
+        }
+    }
+
+    /// Declares the group, so that it sees what is published from now on.
+    pub(crate) async fn declare(&self, listeners: Vec<Registration>) {
+        let app = App::new(&self.url)
+            .unwrap()
+            .name(&self.name)
+            .state(Effects::new(&self.effects));
+        let running = app.listen(listeners).start().await.unwrap();
+        running.ready().await.unwrap();
+        running.shutdown().await.unwrap();
+    }
+
+    pub(crate) fn start(&self) -> Process {
+        let child = Command::new(self.program)
+            .env("BROKER_URL", &self.url)
+            .env("POSTRIDER__APP__NAME", &self.name)
+            .env("EFFECTS", &self.effects)
+            .spawn()
+            .unwrap();
+        Process(child)
+    }
+
+    pub(crate) fn effects(&self, effect: &str) -> Vec<u32> {
+        let text = std::fs::read_to_string(&self.effects).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.strip_prefix(effect)?.trim().parse().ok())
+            .collect()
+    }
+
+    pub(crate) async fn wait(&self, effect: &str, count: usize) {
+        let begin = Instant::now();
+        while self.effects(effect).len() < count {
+            let seen = self.effects(effect).len();
+            assert!(
+                begin.elapsed() < Duration::from_secs(40),
+                "{seen} of {count} {effect}s in time"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.effects);
+    }
+}
+
+/// Killed when the test ends, however it ends.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.0.id());
+        assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
+    }
+
+    pub(crate) async fn exit(&mut self, within: Duration) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status;
+            }
+            assert!(begin.elapsed() < within, "still running after {within:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The broker's URL.
+pub(crate) fn url(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| {
+        panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
+    })
+}
