@@ -144,7 +144,11 @@ fn lift<'a>(
         if alone {
             sleep(quarantine::SOUND).await;
             let more = async {
-                answer(channel.basic_qos(prefetch(subscribed), BasicQosOptions::default())).await?;
+                answer(
+                    &channel,
+                    channel.basic_qos(prefetch(subscribed), BasicQosOptions::default()),
+                )
+                .await?;
                 consume(subscribed, &channel, &queue).await
             };
             // Where it fails the channel has ended, which the receiver finds.
@@ -198,9 +202,11 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
         unrouted::bring_back(shared, &live, spec).await;
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
-    let channel = answer(live.connection.create_channel()).await.map_err(opening)?;
+    let channel = answer(&*live.connection, live.connection.create_channel())
+        .await
+        .map_err(opening)?;
     let prefetch = if alone { 1 } else { prefetch(subscribed) };
-    answer(channel.basic_qos(prefetch, BasicQosOptions::default()))
+    answer(&channel, channel.basic_qos(prefetch, BasicQosOptions::default()))
         .await
         .map_err(opening)?;
     let queue = match spec.sharing {
@@ -235,7 +241,7 @@ pub(crate) async fn consume(
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let consumer = answer(consuming).await?;
+    let consumer = answer(channel, consuming).await?;
     tracing::debug!(listener = %subscribed.spec.listener, %queue, "consuming");
     Ok(consumer)
 }
@@ -247,7 +253,11 @@ async fn own_copy(subscribed: &Subscribed, channel: &Channel) -> lapin::Result<S
         auto_delete: true,
         ..QueueDeclareOptions::default()
     };
-    let queue = answer(channel.queue_declare(ShortString::default(), options, FieldTable::default())).await?;
+    let queue = answer(
+        channel,
+        channel.queue_declare(ShortString::default(), options, FieldTable::default()),
+    )
+    .await?;
     let exchange = &subscribed.shared.topology.layout().exchange;
     let key = subscribed.spec.topic();
     let bound = channel.queue_bind(
@@ -257,6 +267,6 @@ async fn own_copy(subscribed: &Subscribed, channel: &Channel) -> lapin::Result<S
         QueueBindOptions::default(),
         FieldTable::default(),
     );
-    answer(bound).await?;
+    answer(channel, bound).await?;
     Ok(queue.name().clone())
 }

@@ -365,8 +365,10 @@ async fn open_session(link: Arc<Link>, topology: Arc<Topology>, was_missing: boo
         tracing::debug!(%error, "the topic exchange could not be declared");
     }
     let opening = |error: lapin::Error| fault::error("opening a channel to publish on", &error);
-    let channel = answer(live.connection.create_channel()).await.map_err(opening)?;
-    answer(channel.confirm_select(ConfirmSelectOptions::default()))
+    let channel = answer(&*live.connection, live.connection.create_channel())
+        .await
+        .map_err(opening)?;
+    answer(&channel, channel.confirm_select(ConfirmSelectOptions::default()))
         .await
         .map_err(opening)?;
     Ok(Session {

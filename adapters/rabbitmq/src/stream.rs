@@ -132,8 +132,10 @@ impl StreamReader {
 async fn start(link: &Link, stream: &str, offset: u64) -> Result<(Channel, Consumer), Error> {
     let failed = |error: lapin::Error| fault::error(&format!("reading `{stream}`"), &error);
     let live = link.get().await?;
-    let channel = answer(live.connection.create_channel()).await.map_err(failed)?;
-    answer(channel.basic_qos(PREFETCH, BasicQosOptions::default()))
+    let channel = answer(&*live.connection, live.connection.create_channel())
+        .await
+        .map_err(failed)?;
+    answer(&channel, channel.basic_qos(PREFETCH, BasicQosOptions::default()))
         .await
         .map_err(failed)?;
     let from = if offset == 0 {
@@ -149,6 +151,6 @@ async fn start(link: &Link, stream: &str, offset: u64) -> Result<(Channel, Consu
         BasicConsumeOptions::default(),
         arguments,
     );
-    let consumer = answer(consuming).await.map_err(failed)?;
+    let consumer = answer(&channel, consuming).await.map_err(failed)?;
     Ok((channel, consumer))
 }

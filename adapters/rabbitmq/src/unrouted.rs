@@ -34,12 +34,17 @@ async fn try_to(shared: &Arc<Shared>, live: &Live, inbox: &str) -> Result<usize,
         return Ok(0);
     }
     let failed = |error: lapin::Error| fault::error("reading unrouted retries", &error);
-    let channel = answer(live.connection.create_channel()).await.map_err(failed)?;
+    let channel = answer(&*live.connection, live.connection.create_channel())
+        .await
+        .map_err(failed)?;
     let mut parcels = Vec::new();
     let mut tags = Vec::new();
     // Those of other groups stay unsettled, so that each is seen once, and go back when the channel closes.
     for _ in 0..waiting {
-        let got = answer(channel.basic_get(UNROUTED.into(), BasicGetOptions::default()));
+        let got = answer(
+            &channel,
+            channel.basic_get(UNROUTED.into(), BasicGetOptions::default()),
+        );
         let Some(message) = got.await.map_err(failed)? else {
             break;
         };
@@ -55,12 +60,12 @@ async fn try_to(shared: &Arc<Shared>, live: &Live, inbox: &str) -> Result<usize,
         match answered {
             Ok(_) => {
                 let acked = channel.basic_ack(tag, BasicAckOptions::default());
-                answer(acked).await.map_err(failed)?;
+                answer(&channel, acked).await.map_err(failed)?;
                 brought += 1;
             }
             Err(error) => tracing::warn!(%error, "an unrouted retry stays where it is"),
         }
     }
-    let _ = answer(channel.close(200, "OK".into())).await;
+    let _ = answer(&channel, channel.close(200, "OK".into())).await;
     Ok(brought)
 }
