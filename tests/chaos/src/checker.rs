@@ -17,8 +17,10 @@ pub(crate) struct Evidence {
     /// Every effect of each id: when, and of which consumer.
     pub(crate) effects: HashMap<u64, Vec<(Micros, usize)>>,
     pub(crate) dead: HashSet<u64>,
-    /// What the consumers themselves know to be lost.
+    /// How many messages the consumers themselves know to be lost: each counts what none of them received.
     pub(crate) told: u64,
+    /// When one of them last told of some.
+    pub(crate) last_told: Micros,
     /// Consumers that ended by themselves, and why.
     pub(crate) ended: Vec<String>,
 }
@@ -44,16 +46,17 @@ impl Evidence {
             }
         }
         for (consumer, lines) in consumers.into_iter().enumerate() {
-            let mut told = 0;
             for line in lines {
                 match &line.what {
                     What::Effect(id) => this.effects.entry(*id).or_default().push((line.at, consumer)),
-                    What::Gap(lost) => told = *lost,
+                    What::Gap(lost) => {
+                        this.told = this.told.max(*lost);
+                        this.last_told = this.last_told.max(line.at);
+                    }
                     What::Ended(why) => this.ended.push(why.clone()),
                     _ => {}
                 }
             }
-            this.told += told;
         }
         this
     }

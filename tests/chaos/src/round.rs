@@ -441,7 +441,8 @@ impl Stage {
         };
         let excused = excuse.map(|_| Excused {
             from,
-            to: back.map_or(Micros::MAX, |at| at + ON_THE_WAY / 2),
+            // A connection that was lost may be found out, and made again, later than the fault ended.
+            to: back.map_or(Micros::MAX, |at| at.max(evidence.last_told) + ON_THE_WAY / 2),
         });
         let verdict = Verdict::of(&evidence, excused, |id| ordered_lane(self.plan.system, id));
         let mut failures = self.failures;

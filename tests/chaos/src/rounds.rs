@@ -65,13 +65,14 @@ pub(crate) async fn play(rounds: Rounds) -> Result<bool> {
         let interrupted = async {
             let _ = interrupt.wait_for(|is_interrupted| *is_interrupted).await;
         };
-        let outcome = round::play(plan, &place, interrupted).await?;
+        let outcome = round::play(plan, &place, interrupted).await;
+        // Empty unless a round failed.
+        let _ = std::fs::remove_dir(&directory);
+        let outcome = outcome?;
         println!("{outcome}");
         played += 1;
         bad += usize::from(!outcome.is_good());
     }
-    // Empty unless a round failed.
-    let _ = std::fs::remove_dir(&directory);
     println!(
         "{played} rounds in {} s, {bad} failed; seed {seed}",
         begin.elapsed().as_secs()
