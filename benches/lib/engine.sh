@@ -87,7 +87,7 @@ measure_engine() {
   }
   local program scenario instructions allocations before before_allocations change met worse=0 rows=() lines=()
   local -A counted=()
-  program=$(program postrider-bench-engine) || return
+  program=$(program postrider-bench-engine bench) || return
   for scenario in "${scenarios[@]}"; do
     instructions=$(instructions_of "$program" "$scenario") || return
     allocations=$(per_message dhat "$program" "$scenario") || return

@@ -1,0 +1,107 @@
+//! Every work on every side, in turn, three times.
+
+use crate::latency;
+use crate::probe::Cost;
+use crate::sdk;
+use crate::statistics::{median, rate, ratio};
+use crate::system::{Side, System, Work};
+
+pub(crate) const ROUNDS: usize = 3;
+const SIZES: [(usize, &str); 3] = [(100, "100 B"), (1_000, "1 KB"), (64_000, "64 KB")];
+const ALL: [Side; 3] = [Side::Naive, Side::Tuned, Side::Sdk];
+/// Nothing can be tuned where each message waits for the one before.
+const ONE_BY_ONE: [Side; 2] = [Side::Naive, Side::Sdk];
+
+/// What one work cost: by side, in each round.
+struct Row {
+    what: String,
+    costs: [Vec<Cost>; 3],
+}
+
+impl Row {
+    fn rates(&self, side: Side) -> Vec<f64> {
+        self.costs[side as usize].iter().map(|cost| cost.rate).collect()
+    }
+
+    fn computed(&self, side: Side) -> Vec<f64> {
+        self.costs[side as usize]
+            .iter()
+            .map(|cost| cost.computed)
+            .collect()
+    }
+
+    /// A line of the table.
+    fn told(&self, broker: &str) -> String {
+        let [naive, tuned, sdk] = ALL.map(|side| self.rates(side));
+        let best = if tuned.is_empty() {
+            Side::Naive
+        } else {
+            Side::Tuned
+        };
+        format!(
+            "| {broker} | {} | {} | {} | {} | {} | {} | {} |",
+            self.what,
+            rate(&naive),
+            rate(&tuned),
+            rate(&sdk),
+            ratio(&sdk, &naive),
+            ratio(&sdk, &tuned),
+            ratio(&self.computed(Side::Sdk), &self.computed(best)),
+        )
+    }
+}
+
+pub(crate) async fn compare(brokers: &[String]) {
+    println!(
+        "| broker | work | naive, /s | tuned, /s | Postrider, /s | × naive | × tuned | processor time × tuned |"
+    );
+    println!("|---|---|---:|---:|---:|---:|---:|---:|");
+    let (mut latencies, mut settings) = (Vec::new(), Vec::new());
+    for broker in brokers {
+        let system = System::new(broker);
+        sdk::declare(&system.url).await;
+        let mut slowest = f64::INFINITY;
+        for work in [Work::Consume, Work::PublishMany] {
+            for (size, label) in SIZES {
+                let row = measure(&system, work, size, &ALL, label).await;
+                if size == 100 {
+                    let side = |side| median(&row.rates(side));
+                    slowest = slowest.min(side(Side::Tuned)).min(side(Side::Sdk));
+                }
+            }
+        }
+        measure(&system, Work::PublishOne, 1_000, &ONE_BY_ONE, "1 KB").await;
+        measure(&system, Work::Forward, 1_000, &ALL, "1 KB").await;
+        // Publishing and consuming share the machine: together they do about half of what each does alone.
+        latencies.push(latency::compare(&system, (slowest / 4.0).min(20_000.0)).await);
+        settings.push(system.raw.about().await);
+        system.raw.delete().await;
+    }
+    latency::print(&latencies);
+    println!("\nThe same on all sides:\n");
+    for line in settings {
+        println!("- {line}.");
+    }
+}
+
+async fn measure(system: &System, work: Work, size: usize, sides: &[Side], label: &str) -> Row {
+    let what = match work {
+        Work::Consume => format!("consume {label}"),
+        Work::PublishMany => format!("publish {label}, many at once"),
+        Work::PublishOne => format!("publish {label}, one by one"),
+        Work::Forward => format!("consume and publish {label}"),
+    };
+    let mut costs: [Vec<Cost>; 3] = Default::default();
+    for round in 0..ROUNDS {
+        // Another one begins each time.
+        for turn in 0..sides.len() {
+            let side = sides[(round + turn) % sides.len()];
+            costs[side as usize].push(system.measure(work, size, side).await);
+        }
+    }
+    let row = Row { what, costs };
+    let told = row.told(system.name);
+    println!("{told}");
+    eprintln!("{told}");
+    row
+}

@@ -1,0 +1,32 @@
+//! The SDK beside raw loops on the client libraries, against real brokers: `benches/run clients` and `benches/run scale`.
+//!
+//! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `processes <file.svg> <broker>…`
+//! shares a topic among processes. Each prints tables; brokers are found through `POSTRIDER_TEST_<BROKER>_URL`.
+
+mod compare;
+mod kafka;
+mod latency;
+mod many;
+mod plot;
+mod probe;
+mod processes;
+mod rabbitmq;
+mod raw;
+mod redis;
+mod sdk;
+mod statistics;
+mod system;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next().unwrap_or_default();
+    let rest: Vec<String> = arguments.collect();
+    match &*what {
+        "compare" => compare::compare(&rest).await,
+        "many" => many::many().await,
+        "processes" => processes::processes(&rest[1..], &rest[0]).await,
+        "worker" => processes::worker(&rest[0]).await,
+        other => panic!("unknown {other:?}: compare, many, processes, worker"),
+    }
+}
