@@ -69,6 +69,7 @@ macro_rules! one_attempt {
 }
 one_attempt! {
     mendable on "contract.given_up" to "contract.given_up.dead"
+    untouched on "contract.given_up.untouched" to "contract.given_up.untouched.dead"
     apart on "contract.given_up.apart" to "contract.given_up.apart.dead"
     broken_off on "contract.given_up.broken_off" to "contract.given_up.broken_off.dead"
     killed on "contract.given_up.killed" to "contract.given_up.killed.dead"
@@ -231,9 +232,15 @@ async fn dead_letters_are_reached_without_running(target: Target) {
     status(&running, |status| status.counts.dead_lettered == 2).await;
     running.shutdown().await.unwrap();
 
-    let app = target.app().listen(listeners![apart]);
+    let app = target.app().listen(listeners![apart, untouched]);
+    let mut none = app.dead_letters("untouched").await.unwrap();
+    assert_eq!(ids(&mut none, Filter::all()).await, Vec::<String>::new());
+    assert_eq!(none.replay(Filter::all()).await.unwrap().matched, 0);
     let error = app.dead_letters("a_part").await.unwrap_err();
-    assert!(error.to_string().contains("listeners: apart"), "{error}");
+    assert!(
+        error.to_string().contains("listeners: apart, untouched"),
+        "{error}"
+    );
     let mut letters = app.dead_letters("apart").await.unwrap();
     assert_eq!(
         (letters.topic(), letters.source(), letters.group()),
@@ -294,7 +301,9 @@ async fn a_replay_that_is_dropped_half_way_goes_on_where_it_was(target: Target) 
     status(&running, |status| status.counts.dead_lettered == u64::from(MANY)).await;
     mended.mend();
     let mut letters = running.dead_letters("broken_off").unwrap();
+    // The rate keeps the second step a while away, also where a step takes no time at all.
     let replay = letters.replay(Filter::all()).at_once(20);
+    let replay = replay.rate(20, Duration::from_secs(1));
     // In the middle of the step: the first has come, and it is not noted yet that it is replayed.
     tokio::select! {
         biased;
