@@ -10,7 +10,7 @@ pub(crate) enum Fault {
     BrokerKill,
     /// The broker is frozen with SIGSTOP, longer than the limits of its clients' sessions.
     BrokerPause,
-    /// All but one of the consumers are ended with SIGKILL in the middle of their handlers, and started again.
+    /// All consumers, or all but one, are ended with SIGKILL in the middle of their handlers, and started again.
     ConsumerKill,
     /// One consumer is frozen with SIGSTOP beyond its session's limit, and then acknowledges late.
     ConsumerPause,

@@ -12,6 +12,7 @@ mod fleet;
 mod inject;
 mod inspect;
 mod journal;
+mod outcome;
 mod planted;
 mod process;
 mod proxy;

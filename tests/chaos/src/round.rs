@@ -1,7 +1,6 @@
 //! One round: a broker, a publisher, consumers, one fault, a verdict.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use crate::fleet::Fleet;
 use crate::inject::Scene;
 use crate::inspect::Inspector;
 use crate::journal::{Micros, Tail, now};
+use crate::outcome::Outcome;
 use crate::planted::Planted;
 use crate::process::{Process, last_lines};
 use crate::proxy::Proxy;
@@ -49,94 +49,6 @@ pub(crate) struct Plan {
     pub(crate) rate: u64,
     /// Journals and logs are kept also if all is well.
     pub(crate) keep: bool,
-}
-
-/// What a round came to.
-pub(crate) struct Outcome {
-    plan: Plan,
-    detail: String,
-    verdict: Verdict,
-    /// From the end of the fault to the first effect of something new, on every topic.
-    recovery: Option<Duration>,
-    /// The same, by the consumer that took longest.
-    last_recovery: Option<Duration>,
-    /// The longest time, from the begin of the fault on, in which nothing of a topic was handled.
-    stall: Duration,
-    took: Duration,
-    failures: Vec<String>,
-    /// Where journals and logs are, if they were kept.
-    kept: Option<PathBuf>,
-}
-
-impl Outcome {
-    /// Nothing is lost, everything goes on; or, with a planted bug: the checker saw a loss.
-    pub(crate) fn is_good(&self) -> bool {
-        match self.plan.planted {
-            None => self.failures.is_empty(),
-            Some(_) => !self.verdict.lost.is_empty(),
-        }
-    }
-}
-
-/// The line of a round, and below it what went wrong.
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan {
-            system,
-            fault,
-            seed,
-            planted,
-            ..
-        } = self.plan;
-        let verdict = &self.verdict;
-        let planted = planted
-            .map(|bug| format!(" with {} planted", bug.name()))
-            .unwrap_or_default();
-        write!(
-            f,
-            "{:<12} {:<20} seed {seed:<10} sent {:<5} confirmed {:<5} handled {:<5} duplicates {:<4} dead {:<4} \
-             lost {:<3} recovery {:<7} all {:<7} stall {:<7}",
-            system.name(),
-            fault.name(),
-            verdict.published,
-            verdict.confirmed,
-            verdict.handled,
-            verdict.duplicates,
-            verdict.dead,
-            verdict.lost.len(),
-            seconds(self.recovery),
-            seconds(self.last_recovery),
-            seconds(Some(self.stall)),
-        )?;
-        write!(f, " took {}{planted}; {}", seconds(Some(self.took)), self.detail)?;
-        if verdict.unconfirmed > 0 {
-            write!(f, "; {} sent again", verdict.unconfirmed)?;
-        }
-        if verdict.unreceived > 0 {
-            write!(f, "; {} told to have no receiver", verdict.unreceived)?;
-        }
-        if let Some(excuse) = fault.excuse(system) {
-            write!(
-                f,
-                "; gap {} ({excuse}), {} told by consumers",
-                verdict.gap, verdict.told
-            )?;
-        }
-        for failure in &self.failures {
-            write!(f, "\n    {failure}")?;
-        }
-        if let Some(kept) = &self.kept {
-            write!(f, "\n    journals and logs: {}", kept.display())?;
-        }
-        Ok(())
-    }
-}
-
-fn seconds(duration: Option<Duration>) -> String {
-    duration.map_or_else(
-        || "never".to_owned(),
-        |duration| format!("{:.2}s", duration.as_secs_f64()),
-    )
 }
 
 /// Everything that a round started, so that it can be ended wherever the round is.
@@ -182,6 +94,7 @@ pub(crate) async fn play(
             return Err("interrupted".into());
         }
     };
+    let is_whole = matches!(ended, Ok(Ok(())));
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => stage.failures.push(error.to_string()),
@@ -191,6 +104,7 @@ pub(crate) async fn play(
     }
     stage.clear().await;
     let mut outcome = stage.judge(started.elapsed())?;
+    outcome.is_whole = is_whole;
     if outcome.is_good() && !plan.keep {
         std::fs::remove_dir_all(directory)?;
     } else {
@@ -482,6 +396,7 @@ impl Stage {
             took,
             failures,
             kept: None,
+            is_whole: false,
         })
     }
 }
