@@ -17,7 +17,7 @@ pub(crate) enum Planted {
     AckBeforeHandler,
     /// Acknowledged before the copy for a retry or the dead-letter topic is written; what becomes of the copy is not asked.
     AckBeforeCopy,
-    /// Whatever was received is acknowledged a few times a second, as Kafka's clients do by default.
+    /// Whatever was received is acknowledged now and then, as Kafka's clients do by default.
     AutoCommit,
 }
 
@@ -174,7 +174,7 @@ impl Settler for BuggySettler {
 
 async fn commit_now_and_then(settler: Arc<dyn Settler>, received: Received) {
     loop {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
         let tokens = std::mem::take(&mut *received.lock().unwrap_or_else(PoisonError::into_inner));
         ack(&settler, tokens).await;
     }

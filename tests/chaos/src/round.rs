@@ -25,7 +25,9 @@ use crate::system::System;
 /// How many consumers share the work.
 const CONSUMERS: usize = 3;
 /// How long the service may take after a fault until every consumer handles new messages again.
-const RECOVERY_LIMIT: Duration = Duration::from_secs(45);
+const RECOVERY_LIMIT: Duration = Duration::from_secs(25);
+/// How long the first messages may take.
+const LOAD_LIMIT: Duration = Duration::from_secs(45);
 /// What was sent so long after the fault must be handled by every consumer: what the fault does to them may show late.
 const AFTERMATH: Duration = Duration::from_secs(2);
 /// How long what was confirmed may take to be handled once nothing is published any more.
@@ -81,9 +83,7 @@ pub(crate) async fn play(
 ) -> Result<Outcome> {
     let started = Instant::now();
     // Of a round with the same seed, which failed.
-    if directory.exists() {
-        std::fs::remove_dir_all(directory)?;
-    }
+    let _ = std::fs::remove_dir_all(directory);
     std::fs::create_dir_all(directory)?;
     let mut stage = Stage::new(plan, directory)?;
     let ended = tokio::select! {
@@ -103,8 +103,10 @@ pub(crate) async fn play(
             .push(format!("the round takes longer than {ROUND_LIMIT:?}")),
     }
     stage.clear().await;
-    let mut outcome = stage.judge(started.elapsed())?;
-    outcome.is_whole = is_whole;
+    let mut outcome = Outcome {
+        is_whole,
+        ..stage.judge(started.elapsed())?
+    };
     if outcome.is_good() && !plan.keep {
         std::fs::remove_dir_all(directory)?;
     } else {
@@ -208,7 +210,7 @@ impl Stage {
 
     /// Waits until every consumer has handled something, and some more, so that retries are on their way.
     async fn wait_for_load(&mut self) -> Result<()> {
-        let deadline = Instant::now() + RECOVERY_LIMIT;
+        let deadline = Instant::now() + LOAD_LIMIT;
         loop {
             let evidence = self.evidence()?;
             let living = self.fleet.living();
