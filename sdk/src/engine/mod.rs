@@ -6,6 +6,13 @@ mod queue;
 mod run;
 mod settles;
 
+/// The locks and wake-ups of the queue and the verdicts; `tests/models` has others in their place.
+mod sync {
+    pub(super) use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    pub(super) use tokio::sync::Notify;
+}
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

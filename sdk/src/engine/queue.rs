@@ -1,12 +1,11 @@
 //! Deliveries between the receiving side and a lane, with what is held back for a later attempt.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Bytes, Delivery, Origin, Token};
 
 /// A delivery and the attempt that its next handling is.

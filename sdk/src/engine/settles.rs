@@ -1,10 +1,8 @@
 //! Verdicts on their way to the broker, and the count of what is unsettled.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
+use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Delivery, Settlement, Token, Verdict};
 use crate::meter::What;
 
