@@ -75,3 +75,20 @@ pub async fn catch_up(_: Waiting, State(effects): State<Effects>) -> Result<(), 
     }
     Ok(())
 }
+
+/// A broker's URL; `None`, and a word, where the tests were told to leave this broker out.
+///
+/// # Panics
+/// It is to be tested and does not run.
+pub fn broker(name: &str) -> Option<String> {
+    let wanted = std::env::var("POSTRIDER_TEST_BROKERS");
+    if wanted.is_ok_and(|wanted| !wanted.split(',').any(|one| one == name)) {
+        println!("left out: {name} is not among POSTRIDER_TEST_BROKERS");
+        return None;
+    }
+    let variable = format!("POSTRIDER_TEST_{}_URL", name.to_uppercase());
+    let url = std::env::var(&variable);
+    Some(url.unwrap_or_else(|_| {
+        panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
+    }))
+}

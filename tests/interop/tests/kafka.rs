@@ -4,13 +4,13 @@ mod common;
 
 use std::time::Duration;
 
+use postrider_interop::broker;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-fn config() -> ClientConfig {
-    let url = common::url("POSTRIDER_TEST_KAFKA_URL");
+fn config(url: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", url.trim_start_matches("kafka://"));
     config
@@ -18,8 +18,9 @@ fn config() -> ClientConfig {
 
 #[tokio::test]
 async fn a_plain_record_is_handled() {
-    let (running, mut seen) = common::listen(&common::url("POSTRIDER_TEST_KAFKA_URL")).await;
-    let producer: FutureProducer = config().create().unwrap();
+    let Some(url) = broker("kafka") else { return };
+    let (running, mut seen) = common::listen(&url).await;
+    let producer: FutureProducer = config(&url).create().unwrap();
     let mark = common::mark();
     let payload = format!(r#"{{"mark":"{mark}"}}"#);
     let headers = OwnedHeaders::new().insert(Header {
@@ -42,12 +43,13 @@ async fn a_plain_record_is_handled() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_publisher_wrote_is_plain() {
-    let (running, _seen) = common::listen(&common::url("POSTRIDER_TEST_KAFKA_URL")).await;
+    let Some(url) = broker("kafka") else { return };
+    let (running, _seen) = common::listen(&url).await;
     let mark = common::mark();
     common::publish(&running, &mark).await;
     let expected = mark.clone();
     let found = tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer = config()
+        let consumer: BaseConsumer = config(&url)
             .set("group.id", format!("plain-{mark}"))
             .set("auto.offset.reset", "earliest")
             .set("enable.auto.commit", "false")

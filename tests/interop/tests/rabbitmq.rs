@@ -5,6 +5,7 @@ mod common;
 use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use postrider_interop::broker;
 
 async fn channel(url: &str) -> (Connection, Channel) {
     let connection = Connection::connect(url, ConnectionProperties::default())
@@ -16,7 +17,7 @@ async fn channel(url: &str) -> (Connection, Channel) {
 
 #[tokio::test]
 async fn a_plain_message_is_handled() {
-    let url = common::url("POSTRIDER_TEST_RABBITMQ_URL");
+    let Some(url) = broker("rabbitmq") else { return };
     let (running, mut seen) = common::listen(&url).await;
     let (_connection, channel) = channel(&url).await;
     let mark = common::mark();
@@ -47,7 +48,7 @@ async fn a_plain_message_is_handled() {
 
 #[tokio::test]
 async fn what_a_publisher_wrote_is_plain() {
-    let url = common::url("POSTRIDER_TEST_RABBITMQ_URL");
+    let Some(url) = broker("rabbitmq") else { return };
     let (running, _seen) = common::listen(&url).await;
     let (_connection, channel) = channel(&url).await;
     let exclusive = QueueDeclareOptions {

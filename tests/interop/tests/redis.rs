@@ -2,6 +2,7 @@
 
 mod common;
 
+use postrider_interop::broker;
 use redis::AsyncCommands;
 use redis::streams::StreamRangeReply;
 
@@ -15,7 +16,7 @@ async fn connection(url: &str) -> redis::aio::MultiplexedConnection {
 
 #[tokio::test]
 async fn a_plain_entry_is_handled() {
-    let url = common::url("POSTRIDER_TEST_REDIS_URL");
+    let Some(url) = broker("redis") else { return };
     let (running, mut seen) = common::listen(&url).await;
     let mark = common::mark();
     let payload = format!(r#"{{"mark":"{mark}"}}"#);
@@ -35,7 +36,7 @@ async fn a_plain_entry_is_handled() {
 
 #[tokio::test]
 async fn what_a_publisher_wrote_is_plain() {
-    let url = common::url("POSTRIDER_TEST_REDIS_URL");
+    let Some(url) = broker("redis") else { return };
     let (running, _seen) = common::listen(&url).await;
     let mark = common::mark();
     common::publish(&running, &mark).await;
@@ -59,7 +60,7 @@ async fn what_a_publisher_wrote_is_plain() {
 
 #[tokio::test]
 async fn a_bare_publish_is_handled_on_pubsub() {
-    let plain = common::url("POSTRIDER_TEST_REDIS_URL");
+    let Some(plain) = broker("redis") else { return };
     let (running, mut seen) = common::listen(&plain.replacen("redis://", "redis+pubsub://", 1)).await;
     let mark = common::mark();
     let _: i64 = connection(&plain)

@@ -35,13 +35,6 @@ async fn tell(
         .await;
 }
 
-/// The broker's URL.
-pub(crate) fn url(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
-    })
-}
-
 /// A listener on `interop.in` in a group of its own.
 pub(crate) async fn listen(url: &str) -> (Running, mpsc::Receiver<Saw>) {
     let (sender, receiver) = mpsc::channel(10);

@@ -108,10 +108,3 @@ impl Drop for Process {
         let _ = self.0.wait();
     }
 }
-
-/// The broker's URL.
-pub(crate) fn url(variable: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| {
-        panic!("{variable} is not set: start the brokers with tests/run or tests/brokers/ctl")
-    })
-}
