@@ -105,3 +105,28 @@ async fn measure(system: &System, work: Work, size: usize, sides: &[Side], label
     eprintln!("{told}");
     row
 }
+
+/// One side of one work, again and again: for a profiler.
+pub(crate) async fn one(arguments: &[String]) {
+    let [broker, work, size, side] = arguments else {
+        panic!("one <broker> consume|publish|forward <size> naive|tuned|sdk")
+    };
+    let work = match &**work {
+        "consume" => Work::Consume,
+        "publish" => Work::PublishMany,
+        "forward" => Work::Forward,
+        other => panic!("unknown work {other}"),
+    };
+    let side = match &**side {
+        "naive" => Side::Naive,
+        "tuned" => Side::Tuned,
+        "sdk" => Side::Sdk,
+        other => panic!("unknown side {other}"),
+    };
+    let system = System::new(broker);
+    sdk::declare(&system.url).await;
+    for _ in 0..5 {
+        let cost = system.measure(work, size.parse().unwrap(), side).await;
+        eprintln!("{:.0}/s, {:.2} µs computed for each", cost.rate, cost.computed);
+    }
+}

@@ -1,7 +1,8 @@
 //! The SDK beside raw loops on the client libraries, against real brokers: `benches/run clients` and `benches/run scale`.
 //!
 //! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `processes <file.svg> <broker>…`
-//! shares a topic among processes. Each prints tables; brokers are found through `POSTRIDER_TEST_<BROKER>_URL`.
+//! shares a topic among processes. Each prints tables. `one <broker> consume|publish|forward
+//! <size> naive|tuned|sdk` does one of them five times, for a profiler; brokers are found through `POSTRIDER_TEST_<BROKER>_URL`.
 
 mod compare;
 mod kafka;
@@ -24,9 +25,10 @@ async fn main() {
     let rest: Vec<String> = arguments.collect();
     match &*what {
         "compare" => compare::compare(&rest).await,
+        "one" => compare::one(&rest).await,
         "many" => many::many().await,
         "processes" => processes::processes(&rest[1..], &rest[0]).await,
         "worker" => processes::worker(&rest[0]).await,
-        other => panic!("unknown {other:?}: compare, many, processes, worker"),
+        other => panic!("unknown {other:?}: compare, one, many, processes, worker"),
     }
 }
