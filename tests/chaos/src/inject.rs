@@ -151,9 +151,9 @@ impl Scene<'_> {
         for source in topics(self.system) {
             let topic = names::dead_letter_topic(source, GROUP);
             match self.system {
-                // One replica is fewer than two: the broker refuses until there are more.
+                // Every record is older than that when it arrives.
                 System::Kafka => {
-                    self.alter(&topic, "--add-config", "min.insync.replicas=2")
+                    self.alter(&topic, "--add-config", "message.timestamp.before.max.ms=0")
                         .await?;
                 }
                 System::Rabbitmq => self.refuse_with_a_full_queue(&topic).await?,
@@ -175,7 +175,7 @@ impl Scene<'_> {
             let topic = names::dead_letter_topic(source, GROUP);
             match self.system {
                 System::Kafka => {
-                    self.alter(&topic, "--delete-config", "min.insync.replicas")
+                    self.alter(&topic, "--delete-config", "message.timestamp.before.max.ms")
                         .await?;
                 }
                 System::Rabbitmq => {
