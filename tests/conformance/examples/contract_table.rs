@@ -149,7 +149,10 @@ fn delays(brokers: &[(&str, Recorded)]) -> String {
     for (wait, late) in rows {
         let cells: Vec<String> = titles
             .iter()
-            .map(|title| late.get(title).map_or_else(String::new, |late| format!("{late} ms")))
+            .map(|title| {
+                late.get(title)
+                    .map_or_else(String::new, |late| format!("{late} ms"))
+            })
             .collect();
         let _ = writeln!(text, "| {wait} ms | {} |", cells.join(" | "));
     }
