@@ -100,8 +100,7 @@ measure_engine() {
       change=$(awk "BEGIN { printf \"%+.1f %%\", 100 * ($instructions / $before - 1) }")
       if is "$instructions > $before * (1 + $tolerance / 100)" ||
         is "$allocations > $before_allocations + $tolerance_allocations"; then
-        change+=" **dearer**"
-        $update || worse=1
+        $update || { change+=" **dearer**" && worse=1; }
       fi
     fi
     if [[ -n ${budget[$scenario]-} ]]; then
