@@ -1,6 +1,7 @@
 //! Asks the cluster: whether it is there, which topics it has, how far they reach.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Error, ErrorKind};
@@ -11,6 +12,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::topic_partition_list::Offset;
 
 use crate::failure::{coded, failure};
+use crate::lock::lock;
 use crate::observer::Observer;
 use crate::options::Settings;
 
@@ -18,6 +20,9 @@ use crate::options::Settings;
 const QUESTION: Duration = Duration::from_secs(10);
 /// How long events are served at a time.
 const SERVICE: Duration = Duration::from_millis(5);
+/// A client that reaches no broker for so long is made anew: librdkafka forgets brokers that a cluster does not name for a
+/// moment, and one that has forgotten all of them reaches none again (its issue 5301). A new one begins with the URL.
+const CUT_OFF: Duration = Duration::from_secs(4);
 /// Asked for only to see an answer; it need not exist.
 const PROBE: &str = "postrider-probe";
 
@@ -33,17 +38,62 @@ pub(crate) struct Extent {
 /// A client without a group. Every method blocks its thread: async callers go through [`Inspector::ask`].
 #[derive(Clone)]
 pub(crate) struct Inspector {
-    consumer: Arc<BaseConsumer<Observer>>,
+    settings: Settings,
+    asking: Arc<Mutex<Asking>>,
+    renewals: Arc<AtomicU32>,
     shown: Arc<str>,
+}
+
+/// The client at the time.
+struct Asking {
+    client: Arc<BaseConsumer<Observer>>,
+    /// Since when it reaches no broker.
+    silent: Option<Instant>,
 }
 
 impl Inspector {
     pub(crate) fn new(settings: &Settings) -> Result<Self, Error> {
-        let made = BaseConsumer::from_config_and_context(&settings.asking(), Observer::default());
+        let asking = Asking {
+            client: make(settings)?,
+            silent: None,
+        };
         Ok(Self {
-            consumer: Arc::new(made.map_err(|error| failure("making a Kafka client", &error))?),
+            settings: settings.clone(),
+            asking: Arc::new(Mutex::new(asking)),
+            renewals: Arc::default(),
             shown: settings.shown.as_str().into(),
         })
+    }
+
+    fn client(&self) -> Arc<BaseConsumer<Observer>> {
+        lock(&self.asking).client.clone()
+    }
+
+    /// How often the client was made anew.
+    pub(crate) fn renewals(&self) -> u32 {
+        self.renewals.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a broker was reached.
+    fn reached(&self, reached: bool) {
+        let mut asking = lock(&self.asking);
+        if reached {
+            asking.silent = None;
+            return;
+        }
+        let since = *asking.silent.get_or_insert_with(Instant::now);
+        if since.elapsed() < CUT_OFF {
+            return;
+        }
+        match make(&self.settings) {
+            Ok(client) => {
+                asking.client = client;
+                asking.silent = None;
+                self.renewals.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(target: "postrider::kafka", "a client that reached no broker was made anew");
+            }
+            Err(error) => tracing::warn!(%error, "a Kafka client that reaches no broker cannot be made anew"),
+        }
     }
 
     /// Asks on a thread that may block.
@@ -58,9 +108,9 @@ impl Inspector {
     /// Serves log lines and errors: nobody else polls this client.
     pub(crate) fn serve(&self) {
         // A poll that does not wait ends after one log line.
-        let until = Instant::now() + SERVICE;
+        let (client, until) = (self.client(), Instant::now() + SERVICE);
         while Instant::now() < until {
-            self.consumer.poll(Duration::from_millis(1));
+            client.poll(Duration::from_millis(1));
         }
     }
 
@@ -87,9 +137,11 @@ impl Inspector {
     /// # Errors
     /// Why not: what is not retryable is a refusal.
     pub(crate) fn probe(&self, within: Duration) -> Result<(), Error> {
-        let answer = self.consumer.fetch_metadata(Some(PROBE), within);
+        let client = self.client();
+        let answer = client.fetch_metadata(Some(PROBE), within);
         self.serve();
-        let told = self.consumer.context().take();
+        let told = client.context().take();
+        self.reached(answer.is_ok());
         match answer {
             Ok(_) => Ok(()),
             Err(error) => Err(told.unwrap_or_else(|| failure("asking for a broker", &error))),
@@ -103,10 +155,9 @@ impl Inspector {
 
     fn ask_partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
         let what = || format!("asking for topic `{topic}`");
-        let metadata = self
-            .consumer
-            .fetch_metadata(Some(topic), QUESTION)
-            .map_err(|error| failure(&what(), &error))?;
+        let answer = self.client().fetch_metadata(Some(topic), QUESTION);
+        self.reached(answer.is_ok());
+        let metadata = answer.map_err(|error| failure(&what(), &error))?;
         let Some(found) = metadata.topics().first() else {
             return Ok(None);
         };
@@ -130,7 +181,7 @@ impl Inspector {
 
     /// The names of all topics.
     pub(crate) fn topics(&self) -> Result<Vec<String>, Error> {
-        let answer = self.consumer.fetch_metadata(None, QUESTION);
+        let answer = self.client().fetch_metadata(None, QUESTION);
         let metadata = answer.map_err(|error| failure("listing topics", &error))?;
         Ok(metadata
             .topics()
@@ -142,7 +193,7 @@ impl Inspector {
     /// What one partition holds.
     pub(crate) fn extent(&self, topic: &str, partition: i32) -> Result<Extent, Error> {
         settled(|| {
-            let answer = self.consumer.fetch_watermarks(topic, partition, QUESTION);
+            let answer = self.client().fetch_watermarks(topic, partition, QUESTION);
             let what = || format!("asking how far topic `{topic}` reaches");
             let (low, high) = answer.map_err(|error| failure(&what(), &error))?;
             Ok(Extent { low, high })
@@ -155,6 +206,12 @@ impl Inspector {
             .map(|partition| self.extent(topic, partition))
             .collect()
     }
+}
+
+fn make(settings: &Settings) -> Result<Arc<BaseConsumer<Observer>>, Error> {
+    BaseConsumer::from_config_and_context(&settings.asking(), Observer::default())
+        .map(Arc::new)
+        .map_err(|error| failure("making a Kafka client", &error))
 }
 
 /// What a group has committed on a topic, by partition, with the metadata; `None` where it has committed nothing. Blocks.

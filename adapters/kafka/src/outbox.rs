@@ -220,6 +220,7 @@ impl Outbox {
     /// Waits while no broker is to be reached, so that what fails then is known never to have been sent.
     async fn reachable(&self) -> Result<(), Error> {
         let deadline = Instant::now() + self.settings.publish_timeout;
+        let renewals = self.inspector.renewals();
         while self.publisher.down() {
             let _one = self.probing.lock().await;
             if !self.publisher.down() {
@@ -229,6 +230,8 @@ impl Outbox {
                 .inspector
                 .ask(|inspector| inspector.probe(Duration::from_secs(1)));
             match probe.await {
+                // What only a new client has reached, the producer may not reach again either.
+                Ok(()) if self.inspector.renewals() != renewals => self.publisher.renew()?,
                 Ok(()) => self.publisher.up(),
                 Err(error) if !error.is_retryable() => return Err(error),
                 Err(error) if Instant::now() >= deadline => {

@@ -66,6 +66,16 @@ impl Publisher {
         }
     }
 
+    /// A producer in place of the one that reaches no broker. What that one has is answered for by it.
+    pub(crate) fn renew(&self) -> Result<(), Error> {
+        let mut held = lock(&self.producer);
+        if held.is_some() {
+            tracing::debug!(target: "postrider::kafka", "the producer reached no broker and was made anew");
+            *held = Some(make(&self.settings)?);
+        }
+        Ok(())
+    }
+
     /// Sends all of them, in order, and answers for each when its fate is known.
     pub(crate) async fn send(&self, parcels: &[Parcel<'_>]) -> Vec<Result<(), Error>> {
         let producer = match self.working() {
