@@ -80,9 +80,9 @@ impl Kafka {
             .set("isolation.level", "read_committed")
             .set("partition.assignment.strategy", "cooperative-sticky")
             .set("fetch.wait.max.ms", "50")
-            .set("fetch.max.bytes", "4194304")
+            .set("fetch.max.bytes", "1048576")
             .set("fetch.queue.backoff.ms", "5")
-            .set("queued.max.messages.kbytes", "8192");
+            .set("queued.max.messages.kbytes", "2048");
         config
     }
 
@@ -258,7 +258,7 @@ impl Raw for Kafka {
         });
         format!(
             "rdkafka: {partitions} partitions; `acks=all`, idempotent, `linger.ms=1`; `read_committed`, \
-             `fetch.wait.max.ms=50`, `fetch.max.bytes=4194304`, `queued.max.messages.kbytes=8192`; the tuned loop commits \
+             `fetch.wait.max.ms=50`, `fetch.max.bytes=1048576`, `queued.max.messages.kbytes=2048`; the tuned loop commits \
              every {COMMITS:?}, as the SDK does"
         )
     }
