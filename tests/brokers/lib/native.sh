@@ -82,7 +82,14 @@ backend_kill() {
 }
 
 backend_pause() {
+  local id tries=0
   signal STOP
+  id=$(pid)
+  # One thread takes the signal when it is next on a processor; until then the others go on.
+  while cat "/proc/$id/task"/*/stat 2>/dev/null | grep -qv ') T '; do
+    ((tries++ < 500)) || fail "does not stop"
+    sleep 0.01
+  done
   say "paused"
 }
 
