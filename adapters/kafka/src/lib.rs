@@ -64,9 +64,9 @@
 //! - A message for later goes to a group's inbox only, not to a topic.
 //! - librdkafka forgets brokers that a cluster does not name for a moment. A client that asks while all of them are fenced at
 //!   once, as the only broker is just after it was frozen for more than `broker.session.timeout.ms`, can forget them all and
-//!   reach none again (librdkafka's issue 5301). What asks and what publishes is then made anew after four seconds; a
-//!   *consumer* is not: its listener stays degraded and not ready, loses nothing, and receives again when its process is
-//!   started anew.
+//!   reach none again, says its issue 5301; here a publish found no broker that was back, once in many runs. What asks and
+//!   what publishes is then made anew after four seconds; a *consumer* is not: its listener would stay degraded and not
+//!   ready, lose nothing, and receive again when its process is started anew.
 //! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.
 
 mod broker;
