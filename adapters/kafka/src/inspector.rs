@@ -1,6 +1,5 @@
 //! Asks the cluster: whether it is there, which topics it has, how far they reach.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,10 +37,8 @@ pub(crate) struct Extent {
 /// A client without a group. Every method blocks its thread: async callers go through [`Inspector::ask`].
 #[derive(Clone)]
 pub(crate) struct Inspector {
-    settings: Settings,
+    settings: Arc<Settings>,
     asking: Arc<Mutex<Asking>>,
-    renewals: Arc<AtomicU32>,
-    shown: Arc<str>,
 }
 
 /// The client at the time.
@@ -49,6 +46,8 @@ struct Asking {
     client: Arc<BaseConsumer<Observer>>,
     /// Since when it reaches no broker.
     silent: Option<Instant>,
+    /// How many there were before it.
+    renewals: u32,
 }
 
 impl Inspector {
@@ -56,12 +55,11 @@ impl Inspector {
         let asking = Asking {
             client: make(settings)?,
             silent: None,
+            renewals: 0,
         };
         Ok(Self {
-            settings: settings.clone(),
+            settings: Arc::new(settings.clone()),
             asking: Arc::new(Mutex::new(asking)),
-            renewals: Arc::default(),
-            shown: settings.shown.as_str().into(),
         })
     }
 
@@ -71,7 +69,7 @@ impl Inspector {
 
     /// How often the client was made anew.
     pub(crate) fn renewals(&self) -> u32 {
-        self.renewals.load(Ordering::Relaxed)
+        lock(&self.asking).renewals
     }
 
     /// Notes whether a broker was reached.
@@ -89,7 +87,7 @@ impl Inspector {
             Ok(client) => {
                 asking.client = client;
                 asking.silent = None;
-                self.renewals.fetch_add(1, Ordering::Relaxed);
+                asking.renewals += 1;
                 tracing::debug!(target: "postrider::kafka", "a client that reached no broker was made anew");
             }
             Err(error) => tracing::warn!(%error, "a Kafka client that reaches no broker cannot be made anew"),
@@ -124,7 +122,10 @@ impl Inspector {
             match self.probe(Duration::from_millis(250)) {
                 Err(error) if error.is_retryable() && Instant::now() < deadline => {}
                 Err(error) if error.is_retryable() => {
-                    let text = format!("no Kafka broker answered at {} within {within:?}", self.shown);
+                    let text = format!(
+                        "no Kafka broker answered at {} within {within:?}",
+                        self.settings.shown
+                    );
                     return Err(Error::new(ErrorKind::Unavailable, text).with_source(error));
                 }
                 other => return other,
