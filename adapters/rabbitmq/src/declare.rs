@@ -264,7 +264,7 @@ impl<'a> Declarer<'a> {
         {
             return Ok(channel.clone());
         }
-        let channel = answer(&*self.live.connection, self.live.connection.create_channel())
+        let channel = open_channel(self.live)
             .await
             .map_err(|error| Fault::from(fault::error("opening a channel", &error)))?;
         self.channel = Some(channel.clone());
@@ -281,6 +281,11 @@ fn told(arguments: &FieldTable) -> String {
         other => format!("{name}={other:?}"),
     };
     arguments.into_iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+/// A new channel, within reason.
+pub(crate) async fn open_channel(live: &Live) -> lapin::Result<Channel> {
+    answer(&*live.connection, live.connection.create_channel()).await
 }
 
 /// What a question is asked on.

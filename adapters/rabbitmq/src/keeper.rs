@@ -10,7 +10,7 @@ use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::declare::answer;
+use crate::declare::{answer, open_channel};
 use crate::fault;
 use crate::link::Live;
 use crate::properties::short;
@@ -202,9 +202,7 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
         unrouted::bring_back(shared, &live, spec).await;
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
-    let channel = answer(&*live.connection, live.connection.create_channel())
-        .await
-        .map_err(opening)?;
+    let channel = open_channel(&live).await.map_err(opening)?;
     let prefetch = if alone { 1 } else { prefetch(subscribed) };
     answer(&channel, channel.basic_qos(prefetch, BasicQosOptions::default()))
         .await

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::confirms::{Flights, Slot};
-use crate::declare::answer;
+use crate::declare::{answer, open_channel};
 use crate::fate::{Fate, verdict};
 use crate::fault;
 use crate::link::{Link, Live};
@@ -365,9 +365,7 @@ async fn open_session(link: Arc<Link>, topology: Arc<Topology>, was_missing: boo
         tracing::debug!(%error, "the topic exchange could not be declared");
     }
     let opening = |error: lapin::Error| fault::error("opening a channel to publish on", &error);
-    let channel = answer(&*live.connection, live.connection.create_channel())
-        .await
-        .map_err(opening)?;
+    let channel = open_channel(&live).await.map_err(opening)?;
     answer(&channel, channel.confirm_select(ConfirmSelectOptions::default()))
         .await
         .map_err(opening)?;

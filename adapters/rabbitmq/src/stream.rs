@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Consumer};
 use postrider_contract::{Error, ErrorKind};
 use tokio::time::timeout;
 
-use crate::declare::answer;
+use crate::declare::{answer, open_channel};
 use crate::fault;
 use crate::layout::MARKS;
 use crate::link::Link;
@@ -132,9 +132,7 @@ impl StreamReader {
 async fn start(link: &Link, stream: &str, offset: u64) -> Result<(Channel, Consumer), Error> {
     let failed = |error: lapin::Error| fault::error(&format!("reading `{stream}`"), &error);
     let live = link.get().await?;
-    let channel = answer(&*live.connection, live.connection.create_channel())
-        .await
-        .map_err(failed)?;
+    let channel = open_channel(&live).await.map_err(failed)?;
     answer(&channel, channel.basic_qos(PREFETCH, BasicQosOptions::default()))
         .await
         .map_err(failed)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use postrider_contract::{Error, Spec};
 
-use crate::declare::{Declarer, answer};
+use crate::declare::{Declarer, answer, open_channel};
 use crate::fault;
 use crate::ladder::{Destination, destination};
 use crate::layout::UNROUTED;
@@ -34,9 +34,7 @@ async fn try_to(shared: &Arc<Shared>, live: &Live, inbox: &str) -> Result<usize,
         return Ok(0);
     }
     let failed = |error: lapin::Error| fault::error("reading unrouted retries", &error);
-    let channel = answer(&*live.connection, live.connection.create_channel())
-        .await
-        .map_err(failed)?;
+    let channel = open_channel(live).await.map_err(failed)?;
     let mut parcels = Vec::new();
     let mut tags = Vec::new();
     // Those of other groups stay unsettled, so that each is seen once, and go back when the channel closes.
