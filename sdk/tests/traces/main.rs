@@ -88,11 +88,20 @@ static COLLECTOR: LazyLock<(Receiver, Traces)> = LazyLock::new(|| {
     (receiver, traces)
 });
 
+/// Every span that has been exported by now.
+async fn collected() -> Vec<Span> {
+    let (receiver, traces) = &*COLLECTOR;
+    tokio::task::spawn_blocking(|| traces.flush().unwrap())
+        .await
+        .unwrap();
+    receiver.spans()
+}
+
 async fn one_trace(broker: &'static str) {
     let Some(target) = Target::find(broker) else {
         return;
     };
-    let (receiver, traces) = &*COLLECTOR;
+    LazyLock::force(&COLLECTOR);
     let seen = Seen::default();
     let listeners = listeners![inventory, payment, shipping, notification];
     let running = target.start(&seen, listeners).await;
@@ -104,12 +113,7 @@ async fn one_trace(broker: &'static str) {
     let dead = letters[0].message.headers.get_str("traceparent");
     let dead = dead.unwrap_or_default().to_owned();
     running.shutdown().await.unwrap();
-    let flushing = traces.clone();
-    tokio::task::spawn_blocking(move || flushing.flush().unwrap())
-        .await
-        .unwrap();
-
-    let spans = receiver.spans();
+    let spans = collected().await;
     let of_group = |span: &&Span| span.attribute("messaging.consumer.group.name") == target.name;
     let mine: Vec<&Span> = spans.iter().filter(of_group).collect();
     let process = |topic: &str| -> Vec<&&Span> {
@@ -162,7 +166,7 @@ async fn one_trace(broker: &'static str) {
 #[tokio::test]
 async fn a_batch_is_linked_to_the_traces_of_its_messages() {
     let target = Target::find("memory").unwrap();
-    let (receiver, traces) = &*COLLECTOR;
+    LazyLock::force(&COLLECTOR);
     let running = target.start(&Seen::default(), listeners![report]).await;
     for order in 0..2_u64 {
         let publisher = running.publisher();
@@ -171,12 +175,7 @@ async fn a_batch_is_linked_to_the_traces_of_its_messages() {
     let handled = || running.status()[0].counts.handled == 2;
     eventually(|| format!("{:#?}", running.status()), handled).await;
     running.shutdown().await.unwrap();
-    let flushing = traces.clone();
-    tokio::task::spawn_blocking(move || flushing.flush().unwrap())
-        .await
-        .unwrap();
-
-    let spans = receiver.spans();
+    let spans = collected().await;
     let about = |span: &&Span| span.topic() == "trace.report";
     let sent: Vec<&Span> = spans
         .iter()
