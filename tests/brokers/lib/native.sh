@@ -12,12 +12,13 @@ pid() {
   [[ $(birth "$id") == "$born" ]] && printf '%s' "$id"
 }
 
-# A process id comes back one day; together with the time of birth it does not. Empty for a dead one, also unreaped.
+# A process id comes back one day; together with the time of birth it does not. Empty for a dead one, also unreaped: but
+# not before its last thread has ended, which is what frees its ports.
 birth() {
   local stat fields
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
   read -ra fields <<<"${stat##*) }"
-  [[ ${fields[0]} == [ZX] ]] || printf '%s' "${fields[19]}"
+  [[ ${fields[0]} == [ZX] ]] && ((fields[17] <= 1)) || printf '%s' "${fields[19]}"
 }
 
 running() {
