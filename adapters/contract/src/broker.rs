@@ -4,8 +4,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::{
-    Bytes, Capabilities, Delivery, Error, Message, Outgoing, Problem, Settled, Settlement, Spec, Token,
-    Topology,
+    Bytes, Capabilities, DedupStore, Delivery, Error, Message, Outgoing, Problem, Settled, Settlement, Spec,
+    Token, Topology,
 };
 
 /// Who connects: known to the broker where it shows client names.
@@ -44,6 +44,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Depths as the broker itself knows them, one answer for each spec, in the same order.
     async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error>;
+
+    /// A store of marks on this broker's own server, for listeners with `dedup` that were given no other; `None` where the
+    /// broker cannot look up a key. It ends with the broker.
+    fn dedup_store(&self) -> Option<Arc<dyn DedupStore>> {
+        None
+    }
 
     /// Flushes what is being published, gives back what is unsettled, and disconnects. Idempotent. Every open
     /// [`Receiver`] answers [`Event::Closed`] afterwards.

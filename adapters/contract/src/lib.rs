@@ -25,6 +25,7 @@ mod backoff;
 mod broker;
 mod capabilities;
 mod copies;
+mod dedup;
 mod delivery;
 mod error;
 mod headers;
@@ -41,6 +42,7 @@ pub use broker::{
 };
 pub use capabilities::{Capabilities, Guarantee};
 pub use copies::{dead_letter_id, replay_copy, return_path, undo_dead_letter};
+pub use dedup::{DedupScope, DedupStore};
 pub use delivery::{Delivery, Origin, Position, Token};
 pub use error::{Error, ErrorKind};
 pub use headers::{Headers, Value};

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use postrider_contract::{
-    Broker, BrokerUrl, Capabilities, Client, DeadLetters, Error, ErrorKind, Order, Outgoing, Problem,
-    Receipt, Sharing, Spec, Status, Subscription, Topology,
+    Broker, BrokerUrl, Capabilities, Client, DeadLetters, DedupStore, Error, ErrorKind, Order, Outgoing,
+    Problem, Receipt, Sharing, Spec, Status, Subscription, Topology,
 };
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::dead_letters::Letters;
+use crate::dedup::Marks;
 use crate::durability;
 use crate::keys;
 use crate::link::{Link, closed};
@@ -278,6 +279,11 @@ impl Broker for Redis {
 
     async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
         self.depths(all).await
+    }
+
+    fn dedup_store(&self) -> Option<Arc<dyn DedupStore>> {
+        let (link, settings) = (Arc::clone(&self.link), Arc::clone(&self.settings));
+        Some(Arc::new(Marks::new(link, settings)))
     }
 
     async fn close(&self, deadline: Duration) -> Result<(), Error> {

@@ -42,6 +42,13 @@ pub(crate) fn seen(topic: &str, group: &str) -> String {
     of_group(topic, group, "seen.")
 }
 
+/// Marks a message, by its id, as handled by a group.
+pub(crate) fn handled(topic: &str, group: &str, id: &[u8]) -> Vec<u8> {
+    let mut key = of_group(topic, group, "handled.").into_bytes();
+    key.extend_from_slice(id);
+    key
+}
+
 /// The sorted set of what goes to a topic later.
 pub(crate) fn scheduled(topic: &str) -> String {
     beside(topic, "scheduled")
@@ -79,6 +86,10 @@ mod tests {
     fn everything_of_a_topic_shares_its_slot() {
         assert_eq!(topic("order.created"), "order.created");
         assert_eq!(inbox("order.created", "g"), "{order.created}.g.inbox");
+        assert_eq!(
+            handled("order.created", "g", b"7"),
+            b"{order.created}.g.handled.7"
+        );
         assert_eq!(scheduled("order.created"), "{order.created}.scheduled");
         assert_eq!(topic("order.created.g.dlq"), "{order.created}.g.dlq");
         assert_eq!(topic("a.g.dlq.h.dlq"), "{a}.g.dlq.h.dlq");

@@ -2,6 +2,7 @@
 
 mod broker;
 mod dead_letters;
+mod dedup;
 mod durability;
 mod failure;
 mod fields;
