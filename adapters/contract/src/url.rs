@@ -96,8 +96,16 @@ impl FromStr for BrokerUrl {
                 "the broker URL contains a `#`: in a password it is written %23",
             ));
         }
+        // A `/` or `?` in a password must be encoded, or what follows it would be taken for a path or an option, and shown.
+        // An `@` often is not encoded: the last one before the path counts.
+        let behind = rest.find(['/', '?']).map_or("", |at| &rest[at..]);
+        if behind.contains('@') {
+            return Err(config(
+                "the broker URL contains an `@` behind a `/` or `?`: in a password they are written %2F and %3F, and an `@` \
+                 in a path or an option is written %40",
+            ));
+        }
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        // A `/` in a password must be encoded, but an `@` often is not: the last one before the path counts.
         let (authority, path) = match rest.split_once('/') {
             Some((authority, path)) => (authority, Some(decode(path)?)),
             None => (rest, None),
@@ -236,7 +244,13 @@ fn host_port(text: &str) -> Result<(String, Option<u16>), Error> {
             let (host, rest) = rest
                 .split_once(']')
                 .ok_or_else(|| config("the broker URL has a `[` without its `]`"))?;
-            (host, rest.strip_prefix(':'))
+            let port = rest.strip_prefix(':');
+            if port.is_none() && !rest.is_empty() {
+                return Err(config(
+                    "the broker URL has something other than a port behind a `]`",
+                ));
+            }
+            (host, port)
         }
         None => match text.split_once(':') {
             Some((host, port)) => (host, Some(port)),
