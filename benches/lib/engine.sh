@@ -1,10 +1,11 @@
 # Instructions and allocations per message, counted by valgrind: timing and other programs do not matter to them.
 # shellcheck shell=bash
 
-scenarios=(plain bytes full four ordered batch manual reply publish)
+scenarios=(plain headers bytes full four ordered batch manual reply publish)
 declare -A about=(
   [plain]="plain handler, metrics off"
-  [bytes]="the same, taking the payload as bytes"
+  [headers]="the same, of messages with the headers that a \`Publisher\` adds"
+  [bytes]="as \`plain\`, taking the payload as bytes"
   [full]="retry, dead letter, time limit, metrics on"
   [four]="\`concurrency = 4\`"
   [ordered]="\`concurrency = 4\`, \`ordered\`"

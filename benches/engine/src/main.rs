@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use postrider::Running;
 use postrider::prelude::Bytes;
-use postrider_contract::{Client, Message, Outgoing};
+use postrider_contract::{Client, Message, Outgoing, names};
 use scenarios::Sample;
 
 const URL: &str = "memory://bench?capacity=10000000";
@@ -56,7 +56,7 @@ async fn run(scenario: &str, messages: u64, unconsumed: bool) {
     // Published beforehand, the same number in every run, so that only consuming differs.
     let name = running.status()[0].name.clone();
     running.pause(&name);
-    fill(messages).await;
+    fill(messages, scenario == "headers").await;
     if unconsumed {
         return;
     }
@@ -72,7 +72,7 @@ async fn run(scenario: &str, messages: u64, unconsumed: bool) {
 
 /// Publishes past the publisher, messages that share one payload: what is freed while consuming is then not the
 /// publisher's.
-async fn fill(messages: u64) {
+async fn fill(messages: u64, with_headers: bool) {
     let client = Client {
         application: "bench".into(),
         instance: "filler".into(),
@@ -82,8 +82,16 @@ async fn fill(messages: u64) {
         .unwrap();
     let payload = Bytes::from_static(br#"{"id":1234567,"quantity":3}"#);
     let keys: Vec<Bytes> = (0..100).map(|key: u32| Bytes::from(key.to_string())).collect();
+    let mut sample = Message::new(payload);
+    if with_headers {
+        // What a `Publisher` adds.
+        sample = sample
+            .with_header(names::CONTENT_TYPE, "application/json")
+            .with_header(names::MESSAGE_ID, "019a0000-0000-7000-8000-000000000000")
+            .with_header(names::TIMESTAMP, 1_750_000_000_000_i64);
+    }
     for begin in (0..messages).step_by(1000) {
-        let message = |n: u64| Message::new(payload.clone()).with_key(keys[n as usize % keys.len()].clone());
+        let message = |n: u64| sample.clone().with_key(keys[n as usize % keys.len()].clone());
         let end = messages.min(begin + 1000);
         let batch = (begin..end)
             .map(|n| Outgoing::to_topic(TOPIC.clone(), message(n)))

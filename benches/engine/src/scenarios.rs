@@ -83,7 +83,7 @@ pub(crate) fn app(scenario: &str, url: &str) -> Result<App, Error> {
 
 fn listeners(scenario: &str) -> Vec<Registration> {
     match scenario {
-        "plain" => listeners![plain],
+        "plain" | "headers" => listeners![plain],
         "bytes" => listeners![bytes],
         "four" => listeners![four],
         "ordered" => listeners![ordered],

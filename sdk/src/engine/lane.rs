@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
-use super::queue::Item;
 use super::settles::Verdicts;
 use super::{Queue, Work};
 use crate::contract::{Delivery, Verdict, names};
@@ -22,11 +21,8 @@ const SHARED_CHUNK: usize = 16;
 
 /// The whole loop of a lane for a listener that takes one message at a time.
 pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
-    let most = if work.options.concurrency == 1 {
-        usize::MAX
-    } else {
-        SHARED_CHUNK
-    };
+    let alone = work.options.concurrency == work.queues.len();
+    let most = if alone { usize::MAX } else { SHARED_CHUNK };
     let mut lane = Lane {
         work: &work,
         queue: &work.queues[queue],
@@ -44,8 +40,12 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
             return;
         }
         lane.stopwatch.start();
+        let mut place = None;
         while !lane.chunk.is_empty() {
-            lane.handle_first::<L>().await;
+            lane.handle_first::<L>(&mut place).await;
+            if lane.queue.wants_back() {
+                lane.put_back();
+            }
         }
         lane.settle();
     }
@@ -55,7 +55,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
 struct Lane<'a> {
     work: &'a Arc<Work>,
     queue: &'a Queue,
-    chunk: VecDeque<Item>,
+    chunk: VecDeque<Delivery>,
     verdicts: Verdicts,
     stopwatch: Stopwatch,
     /// Attempts that came to an outcome and are not counted yet.
@@ -63,16 +63,17 @@ struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Handles the first of the chunk. It is moved once, to where the handler sees it.
-    async fn handle_first<L: Single>(&mut self) {
+    /// Handles the first of the chunk. It is moved once, to the `place` where the handler sees it.
+    async fn handle_first<L: Single>(&mut self, place: &mut Option<Context>) {
         let work = self.work;
         if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
             return self.wait();
         }
-        let Some(Item { delivery, attempt }) = self.chunk.pop_front() else {
+        let Some(delivery) = self.chunk.pop_front() else {
             return;
         };
-        let mut cx = Context::new(delivery, attempt, work.scope.clone());
+        let attempt = self.queue.start(&delivery);
+        let cx = Context::renewed(place, delivery, attempt, &work.scope);
         let refused = match work.policy.admit(&cx.delivery) {
             Err(error) => Some(Outcome::Failed(error)),
             Ok(()) if work.limiter.is_some() && !self.wait_for_rate().await => Some(Outcome::Release),
@@ -84,7 +85,7 @@ impl Lane<'_> {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
                 }
-                let outcome = self.call::<L>(&cx).await;
+                let outcome = self.call::<L>(cx).await;
                 self.stopwatch.ended(&work.meter);
                 match &cx.acker {
                     None => outcome,
@@ -96,10 +97,7 @@ impl Lane<'_> {
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
-            Decision::Hold(wait) => {
-                let delivery = cx.delivery;
-                hold(work, self.queue, Item { delivery, attempt }, wait);
-            }
+            Decision::Hold(wait) => hold(work, self.queue, cx.delivery.clone(), attempt, wait),
         }
     }
 
@@ -138,12 +136,17 @@ impl Lane<'_> {
     /// Before waiting: others may have what was not started, and no verdict waits with it.
     fn wait(&mut self) {
         self.stopwatch.waits(&self.work.meter);
-        self.queue.put_back(&mut self.chunk);
-        for item in self.chunk.drain(..) {
-            let token = item.delivery.token;
-            self.verdicts.add(token, What::Released, Verdict::Release);
-        }
+        self.put_back();
         self.settle();
+    }
+
+    /// Gives up what was not started: to the queue, or to the broker where that is closed.
+    fn put_back(&mut self) {
+        self.queue.put_back(&mut self.chunk);
+        for delivery in self.chunk.drain(..) {
+            self.verdicts
+                .add(delivery.token, What::Released, Verdict::Release);
+        }
     }
 
     fn settle(&mut self) {
@@ -193,8 +196,9 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         }
         if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
             queue.put_back(&mut gathered);
-            for Item { delivery, attempt } in gathered.drain(..) {
-                finish(&work, queue, delivery, attempt, Outcome::Release);
+            for delivery in gathered.drain(..) {
+                work.settles
+                    .push(delivery.token, What::Released, Verdict::Release);
             }
             continue;
         }
@@ -202,10 +206,11 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
     }
 }
 
-async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Item>) {
+async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Delivery>) {
     if !admitted_by_rate(work, gathered.len()).await {
-        for Item { delivery, attempt } in gathered.drain(..) {
-            finish(work, queue, delivery, attempt, Outcome::Release);
+        for delivery in gathered.drain(..) {
+            work.settles
+                .push(delivery.token, What::Released, Verdict::Release);
         }
         return;
     }
@@ -214,7 +219,8 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         Vec::with_capacity(gathered.len()),
         Vec::with_capacity(gathered.len()),
     );
-    for Item { delivery, attempt } in gathered.drain(..) {
+    for delivery in gathered.drain(..) {
+        let attempt = queue.start(&delivery);
         let cx = Context::new(delivery, attempt, work.scope.clone());
         match work
             .policy
@@ -287,25 +293,18 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
-        Decision::Hold(wait) => hold(work, queue, Item { delivery, attempt }, wait),
+        Decision::Hold(wait) => hold(work, queue, delivery, attempt, wait),
     }
 }
 
 /// Keeps a failed delivery in the process for its next attempt.
-fn hold(work: &Work, queue: &Queue, item: Item, wait: Duration) {
-    let token = item.delivery.token;
+fn hold(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, wait: Duration) {
+    let token = delivery.token;
     if work.settles.is_revoked(token.lane) {
         // Whoever has the lane now gets it again: it must not be handled here too.
         work.settles.done(&[token]);
-    } else if let Some(item) = queue.hold(
-        Item {
-            attempt: item.attempt + 1,
-            ..item
-        },
-        wait,
-    ) {
-        work.settles
-            .push(item.delivery.token, What::Released, Verdict::Release);
+    } else if queue.hold(delivery, attempt + 1, wait).is_some() {
+        work.settles.push(token, What::Released, Verdict::Release);
     } else {
         work.meter.held();
     }

@@ -1,6 +1,7 @@
 //! Deliveries between the receiving side and a lane, with what is held back for a later attempt.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -8,35 +9,22 @@ use tokio::time::{Instant, sleep_until};
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Bytes, Delivery, Origin, Token};
 
-/// A delivery and the attempt that its next handling is.
-#[derive(Debug)]
-pub(crate) struct Item {
-    pub(crate) delivery: Delivery,
-    pub(crate) attempt: u32,
-}
-
-impl Item {
-    fn new(delivery: Delivery) -> Self {
-        let attempt = match delivery.origin {
-            Origin::Topic => 1,
-            Origin::ReturnPath { attempt, .. } => attempt,
-        };
-        Self { delivery, attempt }
-    }
-}
-
 /// What waits for one or more lanes. Where order is kept, it is the queue of one lane alone, and items of a key stay
 /// behind the one that failed.
 pub(crate) struct Queue {
     ordered: bool,
     inner: Mutex<Inner>,
     changed: Notify,
+    /// Whether `Inner::again` has anything, for those who need not lock then.
+    again: AtomicBool,
 }
 
 #[derive(Default)]
 struct Inner {
-    ready: VecDeque<Item>,
+    ready: VecDeque<Delivery>,
     held: HashMap<Line, Held>,
+    /// Which attempt comes next for those that were held and are not started again.
+    again: HashMap<Token, u32>,
     closed: bool,
 }
 
@@ -57,7 +45,7 @@ enum Pop {
 
 struct Held {
     due: Instant,
-    items: VecDeque<Item>,
+    deliveries: VecDeque<Delivery>,
 }
 
 impl Queue {
@@ -66,40 +54,78 @@ impl Queue {
             ordered,
             inner: Mutex::default(),
             changed: Notify::new(),
+            again: AtomicBool::new(false),
         }
     }
 
-    /// Adds deliveries in order.
-    pub(crate) fn push(&self, deliveries: impl Iterator<Item = Delivery>) {
+    /// Adds deliveries in order; leaves `deliveries` empty.
+    pub(crate) fn push(&self, deliveries: &mut Vec<Delivery>) {
         let mut inner = self.lock();
-        inner.ready.extend(deliveries.map(Item::new));
+        if inner.ready.is_empty() {
+            // As a whole, without moving each.
+            let spare = std::mem::take(&mut inner.ready);
+            inner.ready = std::mem::replace(deliveries, spare.into()).into();
+        } else {
+            inner.ready.extend(deliveries.drain(..));
+        }
         drop(inner);
         self.changed.notify_waiters();
     }
 
-    /// Keeps an item back; in an ordered queue, later items of its key with it. Answers the item itself where the queue
-    /// is closed and nobody will come for it.
-    pub(crate) fn hold(&self, item: Item, wait: Duration) -> Option<Item> {
-        let line = self.line(&item.delivery);
+    /// Starts a delivery: says which attempt that is.
+    #[inline]
+    pub(crate) fn start(&self, delivery: &Delivery) -> u32 {
+        if self.has_held() {
+            let mut inner = self.lock();
+            let attempt = inner.again.remove(&delivery.token);
+            self.again.store(!inner.again.is_empty(), Ordering::Release);
+            if let Some(attempt) = attempt {
+                return attempt;
+            }
+        }
+        match delivery.origin {
+            Origin::Topic => 1,
+            Origin::ReturnPath { attempt, .. } => attempt,
+        }
+    }
+
+    /// Whether anything is held, or was and is not started again.
+    #[inline]
+    fn has_held(&self) -> bool {
+        self.again.load(Ordering::Acquire)
+    }
+
+    /// Whether what a lane has taken and not started must go back, since order wants it behind what is held.
+    #[inline]
+    pub(crate) fn wants_back(&self) -> bool {
+        self.ordered && self.has_held()
+    }
+
+    /// Keeps a delivery back until its next attempt; in an ordered queue, later ones of its key with it. Answers the delivery
+    /// where the queue is closed and nobody will come for it.
+    pub(crate) fn hold(&self, delivery: Delivery, attempt: u32, wait: Duration) -> Option<Delivery> {
+        let line = self.line(&delivery);
         let mut inner = self.lock();
         if inner.closed {
-            return Some(item);
+            return Some(delivery);
         }
+        inner.again.insert(delivery.token, attempt);
+        self.again.store(true, Ordering::Release);
         let due = Instant::now() + wait;
         let held = inner.held.entry(line).or_insert_with(|| Held {
             due,
-            items: VecDeque::new(),
+            deliveries: VecDeque::new(),
         });
         held.due = due;
-        held.items.push_front(item);
+        held.deliveries.push_front(delivery);
         drop(inner);
         self.changed.notify_waiters();
         None
     }
 
-    /// Waits until there is something and takes up to `most` items into an empty `chunk`; one alone where order or held
-    /// items must be looked at for each. Leaves it empty once closed.
-    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Item>) {
+    /// Waits until there is something and takes up to `most` into an empty `chunk`; one alone while something is held.
+    /// Leaves it empty once closed.
+    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Delivery>) {
         loop {
             if !matches!(self.try_pop(most, chunk), Pop::Empty(_)) {
                 return;
@@ -114,15 +140,15 @@ impl Queue {
         }
     }
 
-    fn try_pop(&self, most: usize, chunk: &mut VecDeque<Item>) -> Pop {
+    fn try_pop(&self, most: usize, chunk: &mut VecDeque<Delivery>) -> Pop {
         let mut inner = self.lock();
         if inner.closed {
             return Pop::Closed;
         }
-        if self.ordered || !inner.held.is_empty() {
+        if !inner.held.is_empty() {
             return match self.take(&mut inner) {
-                Ok(item) => {
-                    chunk.push_back(item);
+                Ok(delivery) => {
+                    chunk.push_back(delivery);
                     Pop::Taken
                 }
                 Err(due) => Pop::Empty(due),
@@ -138,7 +164,7 @@ impl Queue {
 
     /// Puts what was taken and not started back before everything else. Leaves it in `chunk` where the queue is closed and
     /// nobody will come for it.
-    pub(crate) fn put_back(&self, chunk: &mut VecDeque<Item>) {
+    pub(crate) fn put_back(&self, chunk: &mut VecDeque<Delivery>) {
         if chunk.is_empty() {
             return;
         }
@@ -154,7 +180,7 @@ impl Queue {
 
     /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Leaves it empty once
     /// closed.
-    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, chunk: &mut VecDeque<Item>) {
+    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, chunk: &mut VecDeque<Delivery>) {
         self.pop_chunk(size, chunk).await;
         if chunk.is_empty() {
             return;
@@ -177,8 +203,8 @@ impl Queue {
     pub(crate) fn discard(&self, lanes: &[u32]) -> Vec<Token> {
         let mut inner = self.lock();
         let mut discarded = Vec::new();
-        let mut stays = |item: &Item| {
-            let token = item.delivery.token;
+        let mut stays = |delivery: &Delivery| {
+            let token = delivery.token;
             let stays = !lanes.contains(&token.lane);
             if !stays {
                 discarded.push(token);
@@ -187,9 +213,13 @@ impl Queue {
         };
         inner.ready.retain(&mut stays);
         for held in inner.held.values_mut() {
-            held.items.retain(&mut stays);
+            held.deliveries.retain(&mut stays);
         }
-        inner.held.retain(|_, held| !held.items.is_empty());
+        inner.held.retain(|_, held| !held.deliveries.is_empty());
+        for token in &discarded {
+            inner.again.remove(token);
+        }
+        self.again.store(!inner.again.is_empty(), Ordering::Release);
         discarded
     }
 
@@ -205,14 +235,14 @@ impl Queue {
     }
 
     /// Ends the lanes after what they are at; answers what was not started.
-    pub(crate) fn close(&self) -> Vec<Item> {
+    pub(crate) fn close(&self) -> Vec<Delivery> {
         let mut inner = self.lock();
         inner.closed = true;
         let held: Vec<Held> = inner.held.drain().map(|(_, held)| held).collect();
         let left = inner
             .ready
             .drain(..)
-            .chain(held.into_iter().flat_map(|held| held.items))
+            .chain(held.into_iter().flat_map(|held| held.deliveries))
             .collect();
         drop(inner);
         self.changed.notify_waiters();
@@ -224,8 +254,8 @@ impl Queue {
         self.lock().ready.len()
     }
 
-    /// The next item, or when the next held one is due.
-    fn take(&self, inner: &mut Inner) -> Result<Item, Option<Instant>> {
+    /// The next delivery, or when the next held one is due.
+    fn take(&self, inner: &mut Inner) -> Result<Delivery, Option<Instant>> {
         let next = inner
             .held
             .iter()
@@ -236,24 +266,24 @@ impl Queue {
             && let Some(held) = inner.held.remove(line)
         {
             // The first is tried again at once; the others go back before everything that came later.
-            let mut items = held.items;
-            let first = items.pop_front();
-            while let Some(item) = items.pop_back() {
-                inner.ready.push_front(item);
+            let mut deliveries = held.deliveries;
+            let first = deliveries.pop_front();
+            while let Some(delivery) = deliveries.pop_back() {
+                inner.ready.push_front(delivery);
             }
             if let Some(first) = first {
                 return Ok(first);
             }
         }
-        while let Some(item) = inner.ready.pop_front() {
+        while let Some(delivery) = inner.ready.pop_front() {
             if !inner.held.is_empty() && self.ordered {
-                let line = self.line(&item.delivery);
+                let line = self.line(&delivery);
                 if let Some(held) = inner.held.get_mut(&line) {
-                    held.items.push_back(item);
+                    held.deliveries.push_back(delivery);
                     continue;
                 }
             }
-            return Ok(item);
+            return Ok(delivery);
         }
         Err(next.map(|(_, due)| due))
     }
@@ -292,24 +322,24 @@ mod tests {
         }
     }
 
-    async fn pop(queue: &Queue) -> Option<Item> {
+    async fn pop(queue: &Queue) -> Option<Delivery> {
         let mut one = VecDeque::new();
         queue.pop_chunk(1, &mut one).await;
         one.pop_front()
     }
 
     async fn next(queue: &Queue) -> u64 {
-        pop(queue).await.unwrap().delivery.token.seq
+        pop(queue).await.unwrap().token.seq
     }
 
     #[tokio::test]
     async fn what_is_put_back_comes_before_the_rest() {
         let queue = Queue::new(false);
-        queue.push((0..4).map(|seq| delivery(seq, "a")));
+        queue.push(&mut (0..4).map(|seq| delivery(seq, "a")).collect());
         let mut chunk = VecDeque::new();
         queue.pop_chunk(3, &mut chunk).await;
-        assert_eq!(chunk.pop_front().map(|item| item.delivery.token.seq), Some(0));
-        queue.push([delivery(4, "a")].into_iter());
+        assert_eq!(chunk.pop_front().map(|delivery| delivery.token.seq), Some(0));
+        queue.push(&mut vec![delivery(4, "a")]);
         queue.put_back(&mut chunk);
         for expected in 1..5 {
             assert_eq!(next(&queue).await, expected);
@@ -319,27 +349,29 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_failed_key_waits_and_others_go_on() {
         let queue = Queue::new(true);
-        queue.push(
-            [
-                delivery(0, "a"),
-                delivery(1, "a"),
-                delivery(2, "b"),
-                delivery(3, "a"),
-            ]
-            .into_iter(),
-        );
-        let mut first = pop(&queue).await.unwrap();
-        first.attempt += 1;
-        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
+        queue.push(&mut vec![
+            delivery(0, "a"),
+            delivery(1, "a"),
+            delivery(2, "b"),
+            delivery(3, "a"),
+        ]);
+        let mut taken = VecDeque::new();
+        queue.pop_chunk(9, &mut taken).await;
+        let first = taken.pop_front().unwrap();
+        assert_eq!((taken.len(), queue.start(&first)), (3, 1));
+        assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
+        assert!(queue.wants_back());
+        queue.put_back(&mut taken);
         assert_eq!(next(&queue).await, 2);
-        queue.push([delivery(4, "a"), delivery(5, "b")].into_iter());
+        queue.push(&mut vec![delivery(4, "a"), delivery(5, "b")]);
         assert_eq!(next(&queue).await, 5);
         let begin = Instant::now();
         let again = pop(&queue).await.unwrap();
         assert_eq!(
-            (again.delivery.token.seq, again.attempt, begin.elapsed()),
+            (again.token.seq, queue.start(&again), begin.elapsed()),
             (0, 2, Duration::from_secs(1))
         );
+        assert!(!queue.wants_back());
         for expected in [1, 3, 4] {
             assert_eq!(next(&queue).await, expected);
         }
@@ -348,9 +380,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unordered_items_are_held_alone() {
         let queue = Queue::new(false);
-        queue.push([delivery(0, "a"), delivery(1, "a")].into_iter());
+        queue.push(&mut vec![delivery(0, "a"), delivery(1, "a")]);
         let first = pop(&queue).await.unwrap();
-        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
+        assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
         assert_eq!(next(&queue).await, 1);
         assert_eq!(next(&queue).await, 0);
     }
@@ -358,7 +390,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_batch_waits_no_longer_than_told() {
         let queue = Queue::new(false);
-        queue.push((0..5).map(|seq| delivery(seq, "a")));
+        queue.push(&mut (0..5).map(|seq| delivery(seq, "a")).collect());
         let mut batch = VecDeque::new();
         queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
         assert_eq!(batch.len(), 3);
@@ -371,9 +403,9 @@ mod tests {
     #[tokio::test]
     async fn discarding_and_closing_leave_nothing_behind() {
         let queue = Queue::new(true);
-        queue.push((0..6).map(|seq| delivery(seq, "a")));
+        queue.push(&mut (0..6).map(|seq| delivery(seq, "a")).collect());
         let first = pop(&queue).await.unwrap();
-        assert!(queue.hold(first, Duration::from_secs(1)).is_none());
+        assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
         assert_eq!(queue.discard(&[0]).len(), 3);
         let mut started = VecDeque::from([pop(&queue).await.unwrap()]);
         assert_eq!(queue.close().len(), 2);

@@ -80,6 +80,7 @@ async fn receive(
         ticks
     });
     let mut held = Vec::new();
+    let mut sorted = vec![Vec::new(); work.queues.len()];
     let (mut open, mut draining) = (true, false);
     let mut result = Ok(());
     loop {
@@ -117,7 +118,7 @@ async fn receive(
                 }
             }
             event = receiver.next(room, &mut deliveries), if open => match event {
-                Ok(Event::Deliveries) => accept(work, &mut deliveries, draining),
+                Ok(Event::Deliveries) => accept(work, &mut deliveries, &mut sorted, draining),
                 Ok(Event::Closed) => open = false,
                 Ok(event) => news(work, event),
                 Err(error) => {
@@ -148,8 +149,8 @@ async fn tick(ticks: &mut Option<tokio::time::Interval>) {
     }
 }
 
-/// Hands deliveries to their queues.
-fn accept(work: &Work, deliveries: &mut Vec<Delivery>, draining: bool) {
+/// Hands deliveries to their queues, through `sorted` where there are several.
+fn accept(work: &Work, deliveries: &mut Vec<Delivery>, sorted: &mut [Vec<Delivery>], draining: bool) {
     work.meter.received(deliveries.len());
     let scope = &work.scope;
     trace::received(
@@ -165,10 +166,15 @@ fn accept(work: &Work, deliveries: &mut Vec<Delivery>, draining: bool) {
                 .push(delivery.token, What::Released, Verdict::Release);
         }
     } else if let [queue] = &work.queues[..] {
-        queue.push(deliveries.drain(..));
+        queue.push(deliveries);
     } else {
         for delivery in deliveries.drain(..) {
-            work.queues[work.queue_of(&delivery)].push(std::iter::once(delivery));
+            sorted[work.queue_of(&delivery)].push(delivery);
+        }
+        for (queue, deliveries) in work.queues.iter().zip(sorted) {
+            if !deliveries.is_empty() {
+                queue.push(deliveries);
+            }
         }
     }
 }
@@ -206,9 +212,9 @@ fn news(work: &Work, event: Event) {
 
 /// Releases what was not started and lets the lanes end.
 fn give_back(work: &Work) {
-    for item in work.queues.iter().flat_map(super::Queue::close) {
+    for delivery in work.queues.iter().flat_map(super::Queue::close) {
         work.settles
-            .push(item.delivery.token, What::Released, Verdict::Release);
+            .push(delivery.token, What::Released, Verdict::Release);
     }
 }
 

@@ -56,6 +56,26 @@ impl Context {
         }
     }
 
+    /// The context of the next delivery, in the place of the one before it: what is the same for all stays.
+    #[expect(clippy::inline_always, reason = "a call copies the delivery twice more")]
+    #[inline(always)]
+    pub(crate) fn renewed<'a>(
+        place: &'a mut Option<Self>,
+        delivery: Delivery,
+        attempt: u32,
+        scope: &Arc<Scope>,
+    ) -> &'a mut Self {
+        let Some(cx) = place else {
+            return place.insert(Self::new(delivery, attempt, scope.clone()));
+        };
+        cx.delivery = delivery;
+        cx.attempt = attempt;
+        cx.acker = None;
+        let extensions = cx.extensions.get_mut().unwrap_or_else(PoisonError::into_inner);
+        extensions.clear();
+        cx
+    }
+
     /// The message as it came.
     pub fn message(&self) -> &Message {
         &self.delivery.message

@@ -1,3 +1,4 @@
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Context, HandlerError, Reason};
@@ -79,7 +80,8 @@ impl<T: FromPayload> FromBatch for Vec<T> {
     }
 }
 
-fn decode<T: DeserializeOwned>(cx: &Context) -> Result<T, HandlerError> {
+/// A JSON payload.
+pub(crate) fn decode<'a, T: Deserialize<'a>>(cx: &'a Context) -> Result<T, HandlerError> {
     if let Some(content_type) = cx.headers().get_str(names::CONTENT_TYPE)
         && !is_json(content_type)
     {
@@ -97,14 +99,43 @@ fn decode<T: DeserializeOwned>(cx: &Context) -> Result<T, HandlerError> {
 
 /// Also what says nothing about its format is read as JSON.
 fn is_json(content_type: &str) -> bool {
-    let media_type = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    matches!(
-        media_type.as_str(),
-        "" | "application/json" | "text/json" | "text/plain" | "application/octet-stream"
-    ) || media_type.ends_with("+json")
+    const USUAL: &str = "application/json";
+    const READ_AS_JSON: [&str; 5] = [USUAL, "", "text/json", "text/plain", "application/octet-stream"];
+    if content_type == USUAL {
+        return true;
+    }
+    let media_type = content_type.split(';').next().unwrap_or_default().trim();
+    let suffix = media_type.rfind('+').map_or("", |plus| &media_type[plus..]);
+    READ_AS_JSON
+        .iter()
+        .any(|known| media_type.eq_ignore_ascii_case(known))
+        || suffix.eq_ignore_ascii_case("+json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_json;
+
+    #[test]
+    fn what_is_read_as_json() {
+        for json in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            " text/json",
+            "application/cloudevents+json",
+            "application/vnd.shop.order+JSON; version=2",
+            "",
+        ] {
+            assert!(is_json(json), "{json:?}");
+        }
+        for other in [
+            "application/cbor",
+            "application/jsonl",
+            "text/csv",
+            "json",
+            "+json/x",
+        ] {
+            assert!(!is_json(other), "{other:?}");
+        }
+    }
 }

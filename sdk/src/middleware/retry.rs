@@ -62,7 +62,18 @@ pub(crate) enum Decision {
 
 impl Policy {
     /// Whether the delivery may reach the handler at all.
+    #[inline]
     pub(crate) fn admit(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+        let redeliveries = delivery.redeliveries.unwrap_or(0);
+        let most = self.max_size.unwrap_or(usize::MAX);
+        if redeliveries <= CRASH_LOOP && delivery.message.payload_size() <= most {
+            return Ok(());
+        }
+        self.refuse(delivery)
+    }
+
+    #[cold]
+    fn refuse(&self, delivery: &Delivery) -> Result<(), HandlerError> {
         let redeliveries = delivery.redeliveries.unwrap_or(0);
         if redeliveries > CRASH_LOOP {
             let text = format!(
@@ -81,6 +92,7 @@ impl Policy {
     }
 
     /// What an outcome leads to. A delivery that is held takes its history with it.
+    #[inline]
     pub(crate) fn decide(&self, delivery: &mut Delivery, attempt: u32, outcome: Outcome) -> Decision {
         match outcome {
             Outcome::Ack { mut emit } => {
@@ -90,14 +102,18 @@ impl Policy {
                 Decision::Settle(What::Handled, Verdict::Ack { emit })
             }
             Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
-            Outcome::Failed(error)
-                if error.is_retryable()
-                    && attempt < self.retry.attempts
-                    && !self.is_too_old(delivery, attempt) =>
-            {
-                self.again(delivery, attempt, &error)
-            }
-            Outcome::Failed(error) => self.give_up(delivery, attempt, &error),
+            Outcome::Failed(error) => self.failed(delivery, attempt, &error),
+        }
+    }
+
+    #[cold]
+    fn failed(&self, delivery: &mut Delivery, attempt: u32, error: &HandlerError) -> Decision {
+        let again =
+            error.is_retryable() && attempt < self.retry.attempts && !self.is_too_old(delivery, attempt);
+        if again {
+            self.again(delivery, attempt, error)
+        } else {
+            self.give_up(delivery, attempt, error)
         }
     }
 

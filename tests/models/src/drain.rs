@@ -27,7 +27,7 @@ pub fn drain() {
             }
             stage.settles.received(some);
             if open {
-                stage.queue.push(some.iter().cloned());
+                stage.queue.push(&mut some.to_vec());
             } else {
                 for delivery in some {
                     stage
@@ -54,10 +54,10 @@ pub fn drain() {
 
 /// Gives back what was not started.
 fn close(stage: &Stage) -> bool {
-    for item in stage.queue.close() {
+    for delivery in stage.queue.close() {
         stage
             .settles
-            .push(item.delivery.token, What::Released, Verdict::Release);
+            .push(delivery.token, What::Released, Verdict::Release);
     }
     false
 }

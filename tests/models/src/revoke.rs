@@ -20,7 +20,7 @@ pub fn revoke() {
 
         let all = deliveries(COUNT);
         stage.settles.received(&all);
-        stage.queue.push(all.iter().cloned());
+        stage.queue.push(&mut all.clone());
         for _ in 0..thread_rng().gen_range(0..4) {
             shuttle::future::yield_now().await;
         }
@@ -42,10 +42,10 @@ pub fn revoke() {
             "given up when what was started of it is settled"
         );
 
-        for item in stage.queue.close() {
+        for delivery in stage.queue.close() {
             stage
                 .settles
-                .push(item.delivery.token, What::Released, Verdict::Release);
+                .push(delivery.token, What::Released, Verdict::Release);
         }
         for lane in lanes {
             lane.await.unwrap();

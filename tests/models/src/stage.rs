@@ -35,17 +35,17 @@ impl Stage {
             if chunk.is_empty() {
                 return;
             }
-            while let Some(item) = chunk.pop_front() {
+            while let Some(delivery) = chunk.pop_front() {
                 if thread_rng().gen_bool(0.5) {
                     // As a lane does before a handler waits: others may have what it has not started.
                     self.queue.put_back(&mut chunk);
-                    for item in chunk.drain(..) {
-                        verdicts.add(item.delivery.token, What::Released, Verdict::Release);
+                    for delivery in chunk.drain(..) {
+                        verdicts.add(delivery.token, What::Released, Verdict::Release);
                     }
                     self.settles.push_all(&mut verdicts);
                     shuttle::future::yield_now().await;
                 }
-                verdicts.add(item.delivery.token, What::Handled, Verdict::ACK);
+                verdicts.add(delivery.token, What::Handled, Verdict::ACK);
             }
             self.settles.push_all(&mut verdicts);
         }
