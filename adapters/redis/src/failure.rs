@@ -160,7 +160,7 @@ pub(crate) fn unexpected(what: &'static str) -> Error {
 /// Server text is shown on one line, and not all of it: it can quote arguments.
 fn one_line(text: &str) -> String {
     let short: String = text.chars().take(160).collect();
-    short.replace(['\r', '\n'], " ").trim().to_owned()
+    short.replace(char::is_control, " ").trim().to_owned()
 }
 
 #[cfg(test)]
@@ -205,5 +205,19 @@ mod tests {
             assert_eq!(error.kind(), kind, "{error}");
             assert!(!error.to_string().contains('\n'));
         }
+    }
+
+    /// What the server says is short and one line of plain text in our errors, whatever it quotes.
+    #[test]
+    fn no_text_of_the_server_breaks_a_line() {
+        bolero::check!().with_type::<String>().for_each(|text| {
+            for text in [text.clone(), format!("ERR {text}"), format!("-OOM {text}")] {
+                let error = from_text(&text).to_string();
+                assert!(
+                    error.len() < 1_000 && !error.contains(char::is_control),
+                    "{error:?}"
+                );
+            }
+        });
     }
 }

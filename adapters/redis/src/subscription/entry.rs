@@ -142,4 +142,32 @@ mod tests {
         assert_eq!(origin(Stream::Inbox, first), Origin::Topic);
         assert!(Entry::read(Stream::Topic, Value::Array(vec![text("1-0"), Value::Nil]), 1).is_none());
     }
+
+    #[test]
+    fn ids_round_trip_and_others_are_none() {
+        bolero::check!()
+            .with_type::<(u64, u64)>()
+            .for_each(|&(time, sequence)| {
+                let id = EntryId { time, sequence };
+                assert_eq!(id.to_string().parse(), Ok(id));
+            });
+    }
+
+    /// A hostile entry is a message or no entry, and comes by the return path from an inbox alone.
+    #[test]
+    fn entries_of_anybody() {
+        bolero::check!()
+            .with_type::<(Vec<u8>, Vec<Vec<u8>>)>()
+            .for_each(|(id, texts)| {
+                let text = |text: &Vec<u8>| Value::BulkString(text.clone());
+                let entry = |stream| {
+                    let value = Value::Array(vec![text(id), Value::Array(texts.iter().map(text).collect())]);
+                    Entry::read(stream, value, 1)
+                };
+                let known = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+                assert_eq!(entry(Stream::Topic).map(|entry| entry.id), known);
+                assert!(entry(Stream::Topic).is_none_or(|entry| entry.origin == Origin::Topic));
+                assert!(entry(Stream::Inbox).is_none_or(|entry| entry.message.payload.is_some()));
+            });
+    }
 }
