@@ -1,7 +1,7 @@
 //! What was probably meant by an unknown option.
 
 /// What people who come from elsewhere write.
-const ELSEWHERE: [(&str, &str); 15] = [
+const ELSEWHERE: [(&str, &str); 19] = [
     ("channel", "topic"),
     ("queue", "topic"),
     ("subject", "topic"),
@@ -11,12 +11,16 @@ const ELSEWHERE: [(&str, &str); 15] = [
     ("workers", "concurrency"),
     ("dlq", "dead_letter"),
     ("circuit_breaker", "breaker"),
+    ("deduplication", "dedup"),
+    ("deduplicate", "dedup"),
+    ("idempotent", "dedup"),
     ("reply", "publish"),
     ("output", "publish"),
     ("max_attempts", "attempts"),
     ("max_retries", "retry"),
     ("delay", "backoff"),
     ("interval", "wait"),
+    ("ttl", "window"),
 ];
 
 /// The key that is most like this, if any is.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::contract::{Backoff, Error, ErrorKind, Topology};
-use crate::listener::{Breaker, Rate, Settings};
+use crate::listener::{Breaker, Dedup, Rate, Settings};
 
 /// The file that is read from the working directory, where it exists.
 const FILE: &str = "postrider.toml";
@@ -20,6 +20,7 @@ const LISTENER_KEYS: &[&str] = &[
     "breaker_pause",
     "concurrency",
     "dead_letter",
+    "dedup_window",
     "enabled",
     "group",
     "max_size",
@@ -31,7 +32,7 @@ const LISTENER_KEYS: &[&str] = &[
     "timeout",
 ];
 /// The keys of the section `app`.
-const APP_KEYS: &[&str] = &["drain_deadline", "metrics", "name", "topology"];
+const APP_KEYS: &[&str] = &["dedup_url", "drain_deadline", "metrics", "name", "topology"];
 /// The keys of a section `broker.<name>`.
 const BROKER_KEYS: &[&str] = &["url"];
 
@@ -172,6 +173,11 @@ impl Config {
         Some(self.get("app", "name")?.value.clone())
     }
 
+    /// Where marks of handled messages are kept.
+    pub(crate) fn dedup_url(&self) -> Option<String> {
+        Some(self.get("app", "dedup_url")?.value.clone())
+    }
+
     /// How long a drain may take.
     pub(crate) fn drain_deadline(&self, problems: &mut Vec<String>) -> Option<Duration> {
         self.read(
@@ -235,6 +241,14 @@ impl Config {
             let breaker = settings.breaker.get_or_insert(Breaker::DEFAULT);
             read!("breaker_failures", "a whole number from 1", positive => breaker.failures);
             read!("breaker_pause", DURATION, duration => breaker.pause);
+        }
+        if self.get(&name, "dedup_window").is_some() {
+            let by_id = Dedup {
+                window: Duration::ZERO,
+                key: None,
+            };
+            let dedup = settings.dedup.get_or_insert(by_id);
+            read!("dedup_window", DURATION, duration => dedup.window);
         }
         read!("timeout", DURATION, |text| duration(text).map(Some) => settings.timeout);
         read!("rate", "a rate such as 500/s, 100/m, 10/h", |text| rate(text).map(Some) => settings.rate);

@@ -8,6 +8,7 @@ mod app;
 mod config;
 mod connect;
 pub mod dead_letters;
+pub mod dedup;
 mod engine;
 mod listener;
 mod message;
@@ -69,8 +70,9 @@ pub mod __private {
     pub use crate::contract::{Backoff, Bytes, Start};
     pub use crate::engine::{Register, Registration};
     pub use crate::listener::{
-        AckMode, Batch, Breaker, Context, Extract, FromBatch, FromPayload, HandlerError, IntoBatchOutcome,
-        IntoOutcome, IntoReply, Listener, Many, Outcome, Rate, Retry, Settings, Single, StateMap,
+        AckMode, Batch, Breaker, Context, Dedup, Extract, FromBatch, FromPayload, HandlerError,
+        IntoBatchOutcome, IntoOutcome, IntoReply, Listener, Many, Outcome, Rate, Retry, Settings, Single,
+        StateMap,
     };
     pub use crate::message::Message;
 

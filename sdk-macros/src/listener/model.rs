@@ -28,6 +28,7 @@ pub(crate) struct Options {
     pub(crate) batch: Option<Given<Batch>>,
     pub(crate) rate: Option<Given<(u32, Duration)>>,
     pub(crate) breaker: Option<Given<Breaker>>,
+    pub(crate) dedup: Option<Given<Dedup>>,
     pub(crate) max_size: Option<Given<u64>>,
     pub(crate) enabled: Option<Given<bool>>,
     /// Where the crate `postrider` is, if not at `::postrider`.
@@ -68,6 +69,14 @@ pub(crate) struct Batch {
 pub(crate) struct Breaker {
     pub(crate) failures: u32,
     pub(crate) pause: Duration,
+}
+
+/// `dedup(…)`
+#[derive(Clone)]
+pub(crate) struct Dedup {
+    pub(crate) window: Duration,
+    /// A field of the payload; absent: the message id.
+    pub(crate) key: Option<String>,
 }
 
 /// The function. Its body is never looked at.

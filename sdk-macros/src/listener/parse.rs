@@ -7,13 +7,13 @@ use syn::ext::IdentExt;
 use syn::parse::{ParseStream, Parser};
 use syn::{Attribute, Lit, LitBool, Path, Signature, Token, Visibility};
 
-use super::model::{Ack, Batch, Breaker, Function, Options, Retry, Start};
+use super::model::{Ack, Batch, Breaker, Dedup, Function, Options, Retry, Start};
 use crate::entries::{self, Entry, Given, Place};
 use crate::problems::Problems;
 use crate::values::{self, Reserved};
 
 /// Every option of the attribute.
-pub(crate) const KEYS: [&str; 20] = [
+pub(crate) const KEYS: [&str; 21] = [
     "topic",
     "group",
     "broker",
@@ -31,6 +31,7 @@ pub(crate) const KEYS: [&str; 20] = [
     "batch",
     "rate",
     "breaker",
+    "dedup",
     "max_size",
     "enabled",
     "crate",
@@ -92,6 +93,7 @@ pub(crate) fn options(tokens: TokenStream, here: Span, problems: &mut Problems) 
             "batch" => options.batch = batch(entry, problems),
             "rate" => options.rate = rate(entry, problems),
             "breaker" => options.breaker = breaker(entry, problems),
+            "dedup" => options.dedup = dedup(entry, problems),
             "max_size" => options.max_size = max_size(entry, problems),
             "enabled" => {
                 let flag = entry.parse::<LitBool>("`true` or `false`", "enabled = false", problems);
@@ -197,8 +199,41 @@ fn breaker(entry: &Entry, problems: &mut Problems) -> Option<Given<Breaker>> {
     }))
 }
 
+fn dedup(entry: &Entry, problems: &mut Problems) -> Option<Given<Dedup>> {
+    let example = "dedup(window = \"24h\")";
+    let inner = entry.list(&["window", "key"], example, problems)?;
+    let (mut window, mut key) = (None, None);
+    for option in &inner {
+        if option.key == "window" {
+            window = duration(option, "window = \"24h\"", problems);
+        } else {
+            key = field(option, problems);
+        }
+    }
+    needs(entry, &inner, ["window"], example, problems);
+    Some(entry.given(Dedup { window: window?, key }))
+}
+
+/// The name of a field in a JSON object.
+fn field(entry: &Entry, problems: &mut Problems) -> Option<String> {
+    let example = "key = \"order_id\"";
+    let literal = entry.text("the name of a field of the payload in quotes", example, problems)?;
+    if literal.value().is_empty() {
+        let help = format!("write `{example}`, or leave it out to tell messages by their id");
+        problems.at(&literal, "the `key` is empty", help);
+        return None;
+    }
+    Some(literal.value())
+}
+
 /// Reports what a list lacks.
-fn needs(entry: &Entry, inner: &[Entry], keys: [&str; 2], example: &str, problems: &mut Problems) {
+fn needs<const N: usize>(
+    entry: &Entry,
+    inner: &[Entry],
+    keys: [&str; N],
+    example: &str,
+    problems: &mut Problems,
+) {
     for key in keys {
         if !inner.iter().any(|option| option.key == key) {
             let what = format!("`{}` needs `{key}`", entry.key);

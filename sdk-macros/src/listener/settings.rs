@@ -115,6 +115,17 @@ pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> T
             quote!(::core::option::Option::Some(#root::Breaker { failures: #failures, pause: #pause })),
         );
     }
+    if let Some(given) = &options.dedup {
+        let window = duration(given.value.window);
+        let key = match &given.value.key {
+            Some(key) => text(key),
+            None => quote!(::core::option::Option::None),
+        };
+        field(
+            "dedup",
+            quote!(::core::option::Option::Some(#root::Dedup { window: #window, key: #key })),
+        );
+    }
     if let Some(given) = &options.max_size {
         let size = Literal::u64_unsuffixed(given.value);
         field("max_size", quote!(::core::option::Option::Some(#size)));

@@ -37,6 +37,7 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
     );
     let start = ("start", options.start.as_ref().map(Given::key));
     let dead_letter = ("dead_letter", options.dead_letter.as_ref().map(Given::key));
+    let dedup = ("dedup", options.dedup.as_ref().map(Given::key));
     let reply = "a reply is published before the acknowledgement, which the handler gives itself";
     let conflicts = [
         (
@@ -63,6 +64,21 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
         ),
         (batch, publish, "a batch has no single reply"),
         (publish, manual, reply),
+        (
+            dedup,
+            manual,
+            "a message is marked before the acknowledgement, which the handler gives itself",
+        ),
+        (
+            dedup,
+            batch,
+            "the messages of a batch are handled together, and one of them cannot be left out by its mark",
+        ),
+        (
+            dedup,
+            broadcast,
+            "instances that have a copy each would take each other's for duplicates",
+        ),
     ];
     for (first, second, why) in conflicts {
         if let ((first, Some(_)), (second, Some(at))) = (first, second) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::{Config, Resolved};
 use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, Start, names};
 use crate::engine::Registration;
-use crate::listener::StateMap;
+use crate::listener::{AckMode, StateMap};
 
 /// A listener as it will run.
 pub(super) struct Planned {
@@ -23,6 +23,11 @@ impl Planned {
     /// Retries wait in the process, unsettled.
     pub(super) fn in_process(&self) -> bool {
         self.spec.order == Order::ByKey || self.spec.sharing == Sharing::Broadcast
+    }
+
+    /// Messages that were handled before are told.
+    pub(super) fn has_dedup(&self) -> bool {
+        self.resolved.settings.dedup.is_some()
     }
 
     pub(super) fn dead_letter(&self) -> Arc<str> {
@@ -148,8 +153,23 @@ fn one(
             "a batch of {batch} is never full with a prefetch of {in_flight}: raise `prefetch`"
         ));
     }
+    wrong.extend(without_dedup(&planned));
     problems.extend(wrong.iter().map(|what| complaint(&planned, what)));
     planned
+}
+
+/// What excludes `dedup`: the attribute refuses it where it stands there, but configuration may add it.
+fn without_dedup(planned: &Planned) -> Option<String> {
+    let settings = &planned.resolved.settings;
+    let others = [
+        ("ack = manual", settings.ack == AckMode::Manual),
+        ("batch", settings.batch.is_some()),
+        ("broadcast", settings.broadcast),
+    ];
+    let (other, _) = others.into_iter().find(|(_, is)| *is && planned.has_dedup())?;
+    Some(format!(
+        "`dedup_window` and `{other}` exclude each other: leave it out of the configuration"
+    ))
 }
 
 /// Two listeners of one group on one topic would take each other's messages.

@@ -1,6 +1,7 @@
 //! Start-up, checks, supervision, drain.
 
 mod check;
+mod dedup;
 mod letters;
 mod overview;
 mod running;
@@ -19,7 +20,7 @@ pub use running::Running;
 
 use crate::config::Config;
 use crate::connect;
-use crate::contract::{Broker, Error, ErrorKind, Topology};
+use crate::contract::{Broker, DedupStore, Error, ErrorKind, Topology};
 use crate::engine::Registration;
 use crate::listener::StateMap;
 use crate::middleware::Middleware;
@@ -52,6 +53,7 @@ pub struct App {
     topology: Topology,
     drain_deadline: Duration,
     metrics: bool,
+    dedup: dedup::Given,
     config: Option<Config>,
     ops: Ops,
     #[cfg(feature = "testing")]
@@ -104,6 +106,7 @@ impl App {
             topology: Topology::Declare,
             drain_deadline: DRAIN_DEADLINE,
             metrics: true,
+            dedup: dedup::Given::Nothing,
             ops: Ops::default(),
             #[cfg(feature = "testing")]
             tap: None,
@@ -160,6 +163,20 @@ impl App {
     /// true unless told. [`Running::status`] counts in any case.
     pub fn metrics(mut self, metrics: bool) -> Self {
         self.metrics = metrics;
+        self
+    }
+
+    /// Where listeners with `dedup` keep the marks of what they have handled, instead of in their broker or in memory. See
+    /// [`dedup`](crate::dedup).
+    pub fn dedup_store(mut self, store: Arc<dyn DedupStore>) -> Self {
+        self.dedup = dedup::Given::Store(store);
+        self
+    }
+
+    /// The same, in the Redis at `url` (`redis://…`, with the cargo feature `redis`), or in the memory of this process
+    /// (`memory://`). Configuration goes before it (`POSTRIDER__APP__DEDUP_URL`).
+    pub fn dedup_url(mut self, url: impl Into<String>) -> Self {
+        self.dedup = dedup::Given::Url(url.into());
         self
     }
 

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Planned};
+use super::dedup::{Given, Stores};
 use super::overview::{ListenerStatus, Overview, Started};
 use super::{App, table};
 use crate::config::Config;
@@ -15,7 +16,7 @@ use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
-use crate::middleware::{Breaker, Clock, Middleware, Policy};
+use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy};
 use crate::{Publisher, connect};
 
 /// After the drain's deadline, how long handlers that do not yield are waited for.
@@ -31,6 +32,8 @@ pub struct Running {
     drain: CancellationToken,
     cut_off: CancellationToken,
     deadline: Duration,
+    /// Ended after what uses them.
+    stores: Stores,
     #[cfg(feature = "ops")]
     ops_address: Option<std::net::SocketAddr>,
 }
@@ -51,6 +54,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         mut topology,
         mut drain_deadline,
         mut metrics,
+        mut dedup,
         config,
         ops,
         #[cfg(feature = "testing")]
@@ -63,6 +67,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     topology = config.topology(&mut problems).unwrap_or(topology);
     drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
     metrics = config.metrics(&mut problems).unwrap_or(metrics);
+    dedup = config.dedup_url().map_or(dedup, Given::Url);
     let planned = check::plan(registrations, &config, &application, &state, &mut problems);
 
     let urls = urls(url, brokers, &config);
@@ -92,10 +97,18 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         meter::describe();
     }
     let brokers = open_brokers(&urls, connected, &planned, &application).await?;
-    match open(&planned, &brokers, topology).await {
-        Ok(subscriptions) => {
+    let opened = async {
+        let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
+        let subscriptions = open(&planned, &brokers, topology).await;
+        if subscriptions.is_err() {
+            stores.close().await;
+        }
+        Ok((subscriptions?, stores))
+    };
+    match opened.await {
+        Ok((subscriptions, stores)) => {
             if !planned.is_empty() {
-                tracing::info!("{}", table::table(&planned, &brokers));
+                tracing::info!("{}", table::table(&planned, &brokers, &stores));
             }
             let publisher = |(name, broker): (&String, &Arc<dyn Broker>)| {
                 #[cfg_attr(not(feature = "testing"), allow(unused_mut))]
@@ -117,6 +130,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 drain: CancellationToken::new(),
                 cut_off: CancellationToken::new(),
                 metrics,
+                stores,
             };
             let mut tasks = JoinSet::new();
             let mut listeners = Vec::new();
@@ -147,6 +161,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 drain: shared.drain,
                 cut_off: shared.cut_off,
                 deadline: drain_deadline,
+                stores: shared.stores,
             })
         }
         Err(error) => {
@@ -168,6 +183,7 @@ struct Shared {
     drain: CancellationToken,
     cut_off: CancellationToken,
     metrics: bool,
+    stores: Stores,
 }
 
 /// The URL of every broker by its name; the one in `BROKER_URL` has none.
@@ -311,6 +327,10 @@ fn launch(
         middleware: shared.middleware.clone(),
         limiter: settings.rate.and_then(engine::limiter),
         breaker: settings.breaker.map(Breaker::new),
+        dedup: settings.dedup.and_then(|dedup| {
+            let store = shared.stores.of(&spec.listener)?.clone();
+            Some(Dedup::new(store, spec.topic().clone(), spec.group.clone(), dedup))
+        }),
         queues: (0..if settings.ordered { lanes } else { 1 })
             .map(|_| Queue::new(settings.ordered))
             .collect(),
@@ -458,6 +478,7 @@ impl Running {
             }
             result = result.and(self.overview.brokers[name].close(left).await);
         }
+        self.stores.close().await;
         self.beside.abort_all();
         result
     }

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::check::Planned;
+use super::dedup::Stores;
 use crate::contract::{Backoff, Broker, Growth, Guarantee};
 use crate::listener::Retry;
 
@@ -20,7 +21,11 @@ fn told(attempts: u32, retry: &Retry) -> String {
 }
 
 /// What is started, a line for each listener, and what each broker cannot promise.
-pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) -> String {
+pub(super) fn table(
+    planned: &[Planned],
+    brokers: &BTreeMap<String, Arc<dyn Broker>>,
+    stores: &Stores,
+) -> String {
     let header = [
         "listener",
         "topic",
@@ -70,6 +75,23 @@ pub(super) fn table(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Brok
         text.push_str("  ");
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
+    }
+    for listener in planned {
+        if let (Some(dedup), Some(store)) = (
+            listener.resolved.settings.dedup,
+            stores.of(&listener.spec.listener),
+        ) {
+            let by = dedup
+                .key
+                .map_or("message id".to_owned(), |key| format!("field `{key}`"));
+            let _ = writeln!(
+                text,
+                "  {} recognizes duplicates for {} by the {by}; the marks are {}",
+                listener.spec.listener,
+                humantime::format_duration(dedup.window),
+                store.describe()
+            );
+        }
     }
     for broker in brokers.values() {
         if let Guarantee::AtMostOnce(why) = &broker.capabilities().guarantee {

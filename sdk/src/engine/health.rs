@@ -27,6 +27,8 @@ pub(crate) struct Health {
     last_error: Mutex<Option<String>>,
     /// Why the circuit breaker is open.
     open: Mutex<Option<String>>,
+    /// Why the marks of what was handled cannot be looked at.
+    marks: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -36,6 +38,7 @@ impl Health {
             paused: watch::Sender::new(false),
             last_error: Mutex::default(),
             open: Mutex::default(),
+            marks: Mutex::default(),
         }
     }
 
@@ -60,8 +63,10 @@ impl Health {
         if *self.paused.borrow() {
             return ListenerState::Paused;
         }
-        let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.clone().map_or(state, ListenerState::Degraded)
+        let reason =
+            |held: &Mutex<Option<String>>| held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let held = reason(&self.marks).or_else(|| reason(&self.open));
+        held.map_or(state, ListenerState::Degraded)
     }
 
     /// The circuit breaker opened or closed.
@@ -78,6 +83,17 @@ impl Health {
             }
         };
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// The store of marks does not answer, or does again.
+    pub(crate) fn marks(&self, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            tracing::warn!("{reason}");
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+        } else {
+            tracing::info!("duplicates can be told again");
+        }
+        *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {

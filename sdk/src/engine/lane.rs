@@ -1,5 +1,7 @@
 //! A lane: one line of work. Takes deliveries, runs the pipeline around the handler, and leaves verdicts.
 
+mod once;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -81,6 +83,10 @@ impl Lane<'_> {
         };
         let outcome = match refused {
             Some(outcome) => outcome,
+            None if work.dedup.is_some() => match Box::pin(self.once::<L>(cx)).await {
+                Some(outcome) => outcome,
+                None => return self.duplicate(cx, attempt),
+            },
             None => {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));

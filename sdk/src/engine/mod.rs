@@ -28,7 +28,7 @@ pub(crate) use settles::Settles;
 
 use crate::listener::{AckMode, Batch, Listener, Many, Rate, Scope, Settings, Single, StateMap};
 use crate::meter::Meter;
-use crate::middleware::{Breaker, Middleware, Policy};
+use crate::middleware::{Breaker, Dedup, Middleware, Policy};
 
 /// A listener as an app takes it; made by [`listeners!`](crate::listeners).
 pub struct Registration {
@@ -94,6 +94,7 @@ pub(crate) struct Work {
     pub(crate) middleware: Arc<[Arc<dyn Middleware>]>,
     pub(crate) limiter: Option<Limiter>,
     pub(crate) breaker: Option<Breaker>,
+    pub(crate) dedup: Option<Dedup>,
     /// One, or one for each lane where order is kept.
     pub(crate) queues: Vec<Queue>,
     pub(crate) settles: Settles,

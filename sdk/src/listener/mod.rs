@@ -15,8 +15,9 @@ pub(crate) use context::Scope;
 pub use context::{Context, StateMap};
 pub use extract::{Attempt, Extension, Extract, Headers, Key, MessageId, State, Topic};
 pub use outcome::{HandlerError, IntoBatchOutcome, IntoOutcome, IntoReply, Outcome, Reason};
+pub(crate) use payload::decode;
 pub use payload::{FromBatch, FromPayload, Json};
-pub use settings::{AckMode, Batch, Breaker, Rate, Retry, Settings};
+pub use settings::{AckMode, Batch, Breaker, Dedup, Rate, Retry, Settings};
 
 /// A named handler with its topic and policy: what the attribute makes of a function.
 pub trait Listener: Send + Sync + 'static {

@@ -44,6 +44,8 @@ pub struct Settings {
     pub rate: Option<Rate>,
     /// When to rest instead of failing again and again.
     pub breaker: Option<Breaker>,
+    /// Which messages are known to be handled already.
+    pub dedup: Option<Dedup>,
     /// The largest payload in bytes that reaches the handler; `None`: any.
     pub max_size: Option<usize>,
     /// Whether it is started at all.
@@ -72,6 +74,7 @@ impl Settings {
         batch: None,
         rate: None,
         breaker: None,
+        dedup: None,
         max_size: None,
         enabled: true,
     };
@@ -130,6 +133,15 @@ impl Breaker {
         failures: 10,
         pause: Duration::from_secs(30),
     };
+}
+
+/// How messages that were handled before are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dedup {
+    /// For so long after they were handled.
+    pub window: Duration,
+    /// By this field of a JSON payload; `None`: by the message id.
+    pub key: Option<&'static str>,
 }
 
 /// So many in a time, such as `500/s`.

@@ -21,12 +21,13 @@ pub(crate) enum What {
     Retried,
     DeadLettered,
     Released,
+    Duplicate,
 }
 
 /// A batch of settlements, counted: by [`What`], in its order.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    pub(crate) settled: [u64; 4],
+    pub(crate) settled: [u64; 5],
     pub(crate) stale: u64,
     pub(crate) failed: u64,
 }
@@ -64,7 +65,7 @@ pub(crate) struct Meter {
     received: Pair,
     attempts: Pair,
     /// In the order of [`What`].
-    settled: [Pair; 4],
+    settled: [Pair; 5],
     stale: Pair,
     lost: Pair,
     reconnects: Pair,
@@ -122,6 +123,8 @@ pub struct Counts {
     pub dead_lettered: u64,
     /// Deliveries given back with the attempt not used up.
     pub released: u64,
+    /// Messages acknowledged without calling the handler because they were handled before (`dedup`).
+    pub duplicates: u64,
     /// Settlements that came after their connection or partition was gone.
     pub stale: u64,
     /// Messages known to be lost where the broker cannot keep them.
@@ -171,6 +174,7 @@ impl Meter {
                 pair(names::RETRIED),
                 pair(names::DEAD_LETTERED),
                 pair(names::RELEASED),
+                pair(names::DUPLICATES),
             ],
             stale: pair(names::STALE),
             lost: pair(names::LOST),
@@ -274,6 +278,7 @@ impl Meter {
             retried: settled(What::Retried),
             dead_lettered: settled(What::DeadLettered),
             released: settled(What::Released),
+            duplicates: settled(What::Duplicate),
             stale: self.stale.get(),
             lost: self.lost.get(),
             reconnects: self.reconnects.get(),

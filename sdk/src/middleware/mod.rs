@@ -1,7 +1,8 @@
-//! What stands around a handler: guard, breaker, retry, dead letter, a file each, plus the user's own.
+//! What stands around a handler: guard, breaker, duplicates, retry, dead letter, a file each, plus the user's own.
 
 mod breaker;
 mod dead_letter;
+mod dedup;
 mod guard;
 mod retry;
 
@@ -10,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use breaker::{Breaker, Change};
+pub(crate) use dedup::{Dedup, Look, PATIENCE, silent};
 pub(crate) use guard::guarded;
 pub(crate) use retry::{Clock, Decision, Policy};
 

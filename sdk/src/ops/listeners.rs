@@ -116,6 +116,7 @@ impl Rates {
                 "retried": counts.retried,
                 "dead_lettered": counts.dead_lettered,
                 "released": counts.released,
+                "duplicates": counts.duplicates,
                 "stale": counts.stale,
                 "lost": counts.lost,
                 "reconnects": counts.reconnects,

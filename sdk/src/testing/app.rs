@@ -121,7 +121,7 @@ impl TestApp {
         own.cloned().collect()
     }
 
-    /// Asserts how the attempts of a listener ended, in order: `handled`, `released`, or the reason and the error as in
+    /// Asserts how the attempts of a listener ended, in order: `handled`, `released`, `duplicate`, or the reason and the error as in
     /// `error: the warehouse is closed`.
     ///
     /// # Panics

@@ -42,6 +42,8 @@ pub enum Ended {
     },
     /// Given back, the attempt not used up.
     Released,
+    /// Acknowledged without calling the handler: it was handled before (`dedup`).
+    Duplicate,
 }
 
 impl fmt::Display for Ended {
@@ -50,6 +52,7 @@ impl fmt::Display for Ended {
             Self::Handled => f.write_str("handled"),
             Self::Failed { reason, error } => write!(f, "{reason}: {error}"),
             Self::Released => f.write_str("released"),
+            Self::Duplicate => f.write_str("duplicate"),
         }
     }
 }
@@ -98,6 +101,15 @@ impl Tap {
             },
             Outcome::Release => Ended::Released,
         };
+        self.attempted(listener, delivery, attempt, ended);
+    }
+
+    /// A message that was handled before.
+    pub(crate) fn duplicate(&self, listener: &str, delivery: &Delivery, attempt: u32) {
+        self.attempted(listener, delivery, attempt, Ended::Duplicate);
+    }
+
+    fn attempted(&self, listener: &str, delivery: &Delivery, attempt: u32, ended: Ended) {
         let id = delivery.message.headers.get_str(names::MESSAGE_ID);
         let attempted = Attempted {
             listener: listener.to_owned(),

@@ -1,0 +1,255 @@
+//! Tells whether a message was handled before, and remembers that it was.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::Publisher;
+use crate::contract::{Backoff, Bytes, DedupScope, DedupStore, Error, ErrorKind, Outgoing};
+use crate::listener::{self, Context, HandlerError, Outcome, Reason, decode};
+use crate::publisher::stamp;
+
+/// How long a store may take for an answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// What has failed is tried again after a wait between these.
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
+/// The longest id, in bytes.
+const LONGEST_ID: usize = 512;
+
+/// Of one listener, shared by its lanes.
+pub(crate) struct Dedup {
+    store: Arc<dyn DedupStore>,
+    topic: Arc<str>,
+    group: Arc<str>,
+    settings: listener::Dedup,
+    /// What lanes are handling now.
+    busy: Mutex<HashSet<Bytes>>,
+    freed: Notify,
+    /// The last call has failed.
+    is_down: AtomicBool,
+}
+
+/// What a look at the marks gave.
+pub(crate) enum Look<'a> {
+    /// Not handled yet, and nobody else in this process handles it until this is dropped.
+    New(Claim<'a>),
+    Duplicate,
+    /// The wait for an answer was ended.
+    Stopped,
+}
+
+/// The right to handle what has this id.
+pub(crate) struct Claim<'a> {
+    dedup: &'a Dedup,
+    id: Bytes,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.dedup.busy().remove(&self.id);
+        self.dedup.freed.notify_waiters();
+    }
+}
+
+impl Dedup {
+    pub(crate) fn new(
+        store: Arc<dyn DedupStore>,
+        topic: Arc<str>,
+        group: Arc<str>,
+        settings: listener::Dedup,
+    ) -> Self {
+        Self {
+            store,
+            topic,
+            group,
+            settings,
+            busy: Mutex::default(),
+            freed: Notify::new(),
+            is_down: AtomicBool::new(false),
+        }
+    }
+
+    /// What tells the message from others.
+    pub(crate) fn id(&self, cx: &Context) -> Result<Bytes, HandlerError> {
+        let (id, what) = match self.settings.key {
+            Some(key) => (field(cx, key)?, format!("the field `{key}`")),
+            None => {
+                let id = cx.message_id().map(|id| Bytes::copy_from_slice(id.as_bytes()));
+                let lacks = || {
+                    refused(
+                        "the message has no message id, and `dedup` has nothing else to tell it by: write \
+                         `dedup(window = \"…\", key = \"…\")`, or have its sender set `message-id`",
+                    )
+                };
+                (id.ok_or_else(lacks)?, "the message id".to_owned())
+            }
+        };
+        match id.len() {
+            0 => Err(refused(format!(
+                "{what} is empty, and `dedup` tells messages by it"
+            ))),
+            1..=LONGEST_ID => Ok(id),
+            length => Err(refused(format!(
+                "{what} has {length} bytes; `dedup` tells messages by at most {LONGEST_ID}"
+            ))),
+        }
+    }
+
+    /// Whether it was handled before. Waits while another lane is at the same, and until the store answers, unless `stop`
+    /// resolves. `told` is told why the store does not answer, and when it does again.
+    pub(crate) async fn look(
+        &self,
+        id: Bytes,
+        stop: impl Future<Output = ()>,
+        told: impl Fn(Option<String>),
+    ) -> Look<'_> {
+        let answered = async {
+            let claim = self.claim(id).await;
+            let ask = || self.store.seen(self.scope(), &claim.id);
+            if self.until_done(ask, &told).await {
+                Look::Duplicate
+            } else {
+                Look::New(claim)
+            }
+        };
+        tokio::select! {
+            biased;
+            look = answered => look,
+            () = stop => Look::Stopped,
+        }
+    }
+
+    /// The handler has succeeded: what it `emit`s is published, then it is marked. After that it may be acknowledged.
+    pub(crate) async fn done(
+        &self,
+        claim: Claim<'_>,
+        emit: Vec<Outgoing>,
+        publisher: &Publisher,
+        cut_off: &CancellationToken,
+        told: impl Fn(Option<String>),
+    ) -> Outcome {
+        // Confirmed before the mark: otherwise a crash between the two would lose it, as nobody would publish it again.
+        let publish = async {
+            for mut outgoing in emit {
+                stamp(&mut outgoing.message);
+                self.until_done(|| one(publisher, outgoing.clone()), &told).await;
+            }
+        };
+        if before(cut_off, publish).await.is_none() {
+            return Outcome::Release;
+        }
+        let mark = || self.store.mark(self.scope(), &claim.id, self.settings.window);
+        if before(cut_off, self.until_done(mark, &told)).await.is_none() {
+            tracing::warn!(
+                topic = %self.topic, group = %self.group, id = %String::from_utf8_lossy(&claim.id),
+                "handled and not marked before the drain's deadline: a duplicate of it would be handled",
+            );
+        }
+        Outcome::ACK
+    }
+
+    async fn claim(&self, id: Bytes) -> Claim<'_> {
+        loop {
+            // Made before the look, so that one that is freed after it is not missed.
+            let freed = self.freed.notified();
+            if self.busy().insert(id.clone()) {
+                return Claim { dedup: self, id };
+            }
+            freed.await;
+        }
+    }
+
+    /// Calls until it succeeds.
+    async fn until_done<T, F>(&self, call: impl Fn() -> F, told: &impl Fn(Option<String>)) -> T
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut failures = 0;
+        loop {
+            let error = match timeout(PATIENCE, call()).await {
+                Ok(Ok(value)) => {
+                    if self.is_down.load(Ordering::Relaxed) && self.is_down.swap(false, Ordering::Relaxed) {
+                        told(None);
+                    }
+                    return value;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => silent(),
+            };
+            failures += 1;
+            self.is_down.store(true, Ordering::Relaxed);
+            told(Some(format!(
+                "duplicates cannot be told, nothing is handled until they can: {error}"
+            )));
+            sleep(AGAIN.wait(failures)).await;
+        }
+    }
+
+    fn scope(&self) -> DedupScope<'_> {
+        DedupScope {
+            topic: &self.topic,
+            group: &self.group,
+        }
+    }
+
+    fn busy(&self) -> MutexGuard<'_, HashSet<Bytes>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// No answer in time.
+pub(crate) fn silent() -> Error {
+    let text = format!("the store of marks did not answer within {PATIENCE:?}");
+    Error::new(ErrorKind::Unavailable, text)
+}
+
+/// `None` where it was not done before the deadline.
+async fn before<T>(deadline: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        () = deadline.cancelled() => None,
+    }
+}
+
+async fn one(publisher: &Publisher, outgoing: Outgoing) -> Result<(), Error> {
+    let answer = publisher.publish(vec![outgoing]).await.pop();
+    answer.map_or(Ok(()), |answer| answer.map(drop))
+}
+
+/// A text or a number in a JSON object, as text. Numbers are as they were written: read, two of them could become one.
+fn field(cx: &Context, key: &str) -> Result<Bytes, HandlerError> {
+    if cx.message().payload.is_none() {
+        let text =
+            format!("the message has no payload, and so no field `{key}`, by which `dedup` tells messages");
+        return Err(refused(text));
+    }
+    let fields: HashMap<String, &RawValue> = decode(cx)?;
+    let Some(raw) = fields.get(key).map(|value| value.get()) else {
+        return Err(refused(format!(
+            "the payload has no field `{key}`, by which `dedup` tells messages"
+        )));
+    };
+    match raw.as_bytes().first() {
+        Some(b'"') => {
+            let text: String = serde_json::from_str(raw)
+                .map_err(|error| HandlerError::with_reason(Reason::Decode, error))?;
+            Ok(text.into())
+        }
+        Some(b'-' | b'0'..=b'9') => Ok(Bytes::copy_from_slice(raw.as_bytes())),
+        _ => Err(refused(format!(
+            "the field `{key}` of the payload is neither a text nor a number, and `dedup` tells messages by it"
+        ))),
+    }
+}
+
+fn refused(text: impl Into<String>) -> HandlerError {
+    HandlerError::with_reason(Reason::Rejected, text.into())
+}
