@@ -392,6 +392,7 @@ async fn a_reply_is_published_before_the_mark() {
 async fn a_drain_releases_what_waits_for_the_store_and_acknowledges_what_was_handled() {
     for (can_look, again) in [(false, "handled"), (true, "nothing")] {
         let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+        let _keeps_the_broker = Publisher::connect(&url).await.unwrap();
         let app = |store| {
             App::new(&url)
                 .unwrap()

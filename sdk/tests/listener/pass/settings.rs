@@ -1,7 +1,7 @@
 //! What is written is what the runtime is told.
 use std::time::Duration;
 
-use postrider::__private::{AckMode, Backoff, Listener, Retry, Settings, Start};
+use postrider::__private::{AckMode, Backoff, Dedup, Listener, Retry, Settings, Start};
 use postrider::prelude::*;
 
 #[listener(
@@ -19,6 +19,7 @@ use postrider::prelude::*;
     publish = "stock.reserved",
     rate = "500/m",
     breaker(failures = 10, pause = "30s"),
+    dedup(window = "24h", key = "order_id"),
     max_size = "64KiB",
     enabled = false,
 )]
@@ -32,6 +33,9 @@ struct Reserved;
 
 #[listener(topic = "order.created")]
 async fn nothing(_order: Bytes) {}
+
+#[listener(topic = "order.created", dedup(window = "90s"))]
+async fn once(_order: Bytes) {}
 
 #[listener(
     topic = "price.changed",
@@ -68,6 +72,8 @@ fn main() {
     assert_eq!((rate.count, rate.per), (500, Duration::from_secs(60)));
     let breaker = it.breaker.unwrap();
     assert_eq!((breaker.failures, breaker.pause), (10, Duration::from_secs(30)));
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(it.dedup, Some(Dedup { window: day, key: Some("order_id") }));
     assert_eq!(it.max_size, Some(65_536));
     assert!(it.batch.is_none());
 
@@ -75,6 +81,9 @@ fn main() {
     let mut default = Settings::DEFAULT;
     (default.name, default.module, default.topic) = ("nothing", module_path!(), "order.created");
     assert_eq!(format!("{it:?}"), format!("{default:?}"));
+
+    let window = Duration::from_secs(90);
+    assert_eq!(settings(once {}).dedup, Some(Dedup { window, key: None }));
 
     let it = settings(copies {});
     let batch = it.batch.unwrap();
