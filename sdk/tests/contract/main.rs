@@ -4,10 +4,13 @@
 //! (`POSTRIDER_TEST_KAFKA_URL`…) fails its tests; it is never skipped in silence.
 
 mod circles;
+mod dedup;
 mod delivery;
 mod drain;
 mod failure;
 mod kit;
+#[cfg(feature = "redis")]
+mod own;
 mod replay;
 mod startup;
 
