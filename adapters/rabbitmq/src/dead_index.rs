@@ -232,4 +232,34 @@ mod tests {
         assert_eq!(index.add(&owner(), &entry(0, &end, true)), Read::End("e1".into()));
         assert_eq!(index.add(&owner(), &entry(1, &end, false)), Read::Other);
     }
+
+    /// Ids from a user, and marks from whoever may publish: only the id of a letter that lies there names it.
+    #[test]
+    fn only_its_own_id_names_a_letter() {
+        bolero::check!()
+            .with_type::<(String, Vec<u8>)>()
+            .for_each(|(text, bytes)| {
+                let mut index = DeadIndex::default();
+                index.add(&owner(), &entry(5, &dead("g"), false));
+                for id in [
+                    text.as_bytes(),
+                    bytes,
+                    format!("5@{text}").as_bytes(),
+                    format!("{text}@m").as_bytes(),
+                ] {
+                    let expected = if id == b"5@m" {
+                        Known::Open(5)
+                    } else {
+                        Known::Unknown
+                    };
+                    assert_eq!(index.find(id), expected);
+                    if id != b"5@m" {
+                        index.resolve(id);
+                        let mark = Message::new(id.to_vec()).with_header(MARK, RESOLVED);
+                        index.add(&owner(), &entry(6, &mark, true));
+                    }
+                }
+                assert_eq!(index.open_count(), 1);
+            });
+    }
 }

@@ -190,4 +190,36 @@ mod tests {
         let (_, key) = route(UNIT, Destination::Inbox(&"x".repeat(255 - KEY_OVERHEAD))).unwrap();
         assert_eq!(key.len(), 255);
     }
+
+    #[test]
+    fn any_delay_is_waited_and_no_more() {
+        bolero::check!()
+            .with_type::<(u32, String)>()
+            .for_each(|(ms, name)| {
+                let delay = Duration::from_millis((*ms).into());
+                for to in [Destination::Inbox(name), Destination::Topic(name)] {
+                    if delay > LONGEST + UNIT {
+                        assert_eq!(route(delay, to), None);
+                    } else {
+                        let (waited, hops) = walk(delay, to);
+                        assert!(waited >= delay && waited < delay + 2 * UNIT && hops <= LEVELS);
+                    }
+                }
+            });
+    }
+
+    #[test]
+    fn any_routing_key_is_ours_or_none() {
+        bolero::check!().with_type::<String>().for_each(|key| {
+            let begun = route(UNIT, Destination::Topic("")).map(|(_, begun)| begun);
+            let begun = begun.unwrap_or_default();
+            for key in [key.clone(), begun + key] {
+                // What is taken for ours is bound as ours would be.
+                assert!(
+                    destination(&key).is_none_or(|to| matches(&arrives(to), &key)),
+                    "{key:?}"
+                );
+            }
+        });
+    }
 }

@@ -12,6 +12,7 @@
 //! once: further values of a name travel in `postrider-repeated`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
@@ -34,14 +35,21 @@ const COUNTS: [&str; 2] = ["x-acquired-count", "x-delivery-count"];
 /// Where a message lies in its stream.
 const STREAM_OFFSET: &str = "x-stream-offset";
 
+/// What only the adapter itself writes.
+const OWN: [&str; 3] = [REPEATED, TYPED, RETURN_TAG];
+/// In bytes.
+const LONGEST_NAME: usize = 255;
+
 const PERSISTENT: u8 = 2;
 
-/// Headers through which the broker is told to drop, divert or count a message, or tells about it.
-pub(crate) fn controls_the_broker(name: &str) -> bool {
+/// Headers through which the broker is told to drop, divert or count a message, or tells about it, and those that only the
+/// adapter writes.
+fn controls_the_broker(name: &str) -> bool {
     matches!(
         name,
         "x-death" | "x-delay" | "x-received-from" | "x-match" | "CC" | "BCC" | STREAM_OFFSET
     ) || COUNTS.contains(&name)
+        || OWN.contains(&name)
         || ["x-first-death-", "x-last-death-", "x-opt-", "x-basic-"]
             .iter()
             .any(|prefix| name.starts_with(prefix))
@@ -56,45 +64,36 @@ fn tells_of_a_death(name: &str) -> bool {
 /// type.
 pub(crate) fn outbound(message: &Message, for_stream: bool) -> Result<BasicProperties, Error> {
     let mut properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-    let mut table: BTreeMap<ShortString, AMQPValue> = BTreeMap::new();
-    let mut repeated = FieldArray::default();
-    let mut add = |name: &str, value: AMQPValue| -> Result<(), Error> {
-        match table.entry(short(name)?) {
-            std::collections::btree_map::Entry::Vacant(place) => {
-                place.insert(value);
-            }
-            std::collections::btree_map::Entry::Occupied(_) => {
-                repeated.push(AMQPValue::LongString(name.into()));
-                repeated.push(value);
-            }
-        }
-        Ok(())
-    };
-
+    let mut table = Table::default();
     if let Some(key) = &message.key {
-        add(KEY, text_or_bytes(key))?;
+        table.add(KEY, text_or_bytes(key))?;
+    }
+    // Before an application's own of this name: the first is read back as ours.
+    if let Some(Value::Int(milliseconds @ 0..)) = message.headers.get(names::TIMESTAMP) {
+        table.add(TIMESTAMP_MS, AMQPValue::LongLongInt(*milliseconds))?;
     }
     for (name, value) in message.headers.iter() {
-        match as_property(properties, name, value) {
-            Ok(with) => properties = with,
-            Err(without) => {
-                properties = without;
-                if controls_the_broker(name) {
-                    add(
-                        &format!("{}{name}", names::ORIGINAL_PREFIX),
-                        values::outbound(value),
-                    )?;
-                } else {
-                    add(name, values::outbound(value))?;
+        // A property is read back first, so only the first of a name may be one.
+        if !table.first.contains_key(name) {
+            match as_property(properties, name, value) {
+                Ok(with) => {
+                    properties = with;
+                    continue;
                 }
+                Err(without) => properties = without,
             }
         }
-        if name == names::TIMESTAMP
-            && let Value::Int(milliseconds @ 0..) = value
-        {
-            add(TIMESTAMP_MS, AMQPValue::LongLongInt(*milliseconds))?;
+        if controls_the_broker(name) {
+            let name = format!("{}{name}", names::ORIGINAL_PREFIX);
+            table.add(&name, values::outbound(value))?;
+        } else {
+            table.add(name, values::outbound(value))?;
         }
     }
+    let Table {
+        first: mut table,
+        repeated,
+    } = table;
     if !repeated.as_slice().is_empty() {
         table.insert(REPEATED.into(), AMQPValue::FieldArray(repeated));
     }
@@ -105,6 +104,46 @@ pub(crate) fn outbound(message: &Message, for_stream: bool) -> Result<BasicPrope
         properties = properties.with_headers(table.into());
     }
     Ok(properties)
+}
+
+/// The header table of an outgoing message.
+#[derive(Default)]
+struct Table {
+    /// The first value of each name.
+    first: BTreeMap<ShortString, AMQPValue>,
+    /// The others, each behind its name.
+    repeated: FieldArray,
+}
+
+impl Table {
+    fn add(&mut self, name: &str, value: AMQPValue) -> Result<(), Error> {
+        // Names that begin as ours do are made longer with each time that a message is given up, from what anybody may
+        // have sent: refused, it could never become a dead letter.
+        let name = if name.starts_with(names::OURS) {
+            cut(name)
+        } else {
+            name
+        };
+        match self.first.entry(short(name)?) {
+            Entry::Vacant(place) => {
+                place.insert(value);
+            }
+            Entry::Occupied(_) => {
+                self.repeated.push(AMQPValue::LongString(name.into()));
+                self.repeated.push(value);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As much of a name as AMQP allows.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(LONGEST_NAME);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
 }
 
 /// About how many bytes the content header frame takes: RabbitMQ closes the connection over one that is longer than a
@@ -181,9 +220,10 @@ pub(crate) fn inbound(properties: &BasicProperties, payload: Vec<u8>, by_return_
         ));
     }
 
+    let mut told_precisely = precise.is_some();
     let mut take = |name: &str, value: &AMQPValue| match name {
         KEY if key.is_none() => key = Some(values::inbound(value).to_bytes()),
-        TIMESTAMP_MS if precise.is_some() => {}
+        TIMESTAMP_MS if std::mem::take(&mut told_precisely) => {}
         RETURN_TAG => {}
         _ if COUNTS.contains(&name) || name == STREAM_OFFSET => {}
         _ if by_return_path && tells_of_a_death(name) => {}
@@ -193,14 +233,25 @@ pub(crate) fn inbound(properties: &BasicProperties, payload: Vec<u8>, by_return_
         )),
         _ => headers.push((name.into(), values::inbound(value))),
     };
-    for (name, value) in table.into_iter().flatten() {
-        match (name.as_str(), value) {
-            (TYPED, AMQPValue::ByteArray(bytes)) => match values::decode_table(bytes.as_slice()) {
-                Some(typed) => each_with_repeated(&typed, &mut take),
-                None => take(TYPED, value),
-            },
-            (REPEATED, AMQPValue::FieldArray(array)) => each_repeated(array, &mut take),
-            (name, value) => take(name, value),
+    // In the order in which they were written: the first value of each name, those whose type a stream does not keep too,
+    // and then the others.
+    let typed = find(TYPED).and_then(|value| match value {
+        AMQPValue::ByteArray(bytes) => values::decode_table(bytes.as_slice()),
+        _ => None,
+    });
+    let tables = [table, typed.as_ref()];
+    for (outer, table) in [true, false].into_iter().zip(tables) {
+        for (name, value) in table.into_iter().flatten() {
+            match name.as_str() {
+                REPEATED if pairs(value).is_some() => {}
+                TYPED if outer && typed.is_some() => {}
+                name => take(name, value),
+            }
+        }
+    }
+    for table in tables.into_iter().flatten() {
+        for (name, value) in table.inner().get(REPEATED).and_then(pairs).into_iter().flatten() {
+            take(name, value);
         }
     }
 
@@ -326,22 +377,20 @@ fn keep_types(table: &mut BTreeMap<ShortString, AMQPValue>) {
     table.insert(TYPED.into(), AMQPValue::ByteArray(typed.into()));
 }
 
-fn each_with_repeated(table: &FieldTable, take: &mut impl FnMut(&str, &AMQPValue)) {
-    for (name, value) in table {
-        match (name.as_str(), value) {
-            (REPEATED, AMQPValue::FieldArray(array)) => each_repeated(array, take),
-            (name, value) => take(name, value),
-        }
-    }
+/// The names and values in [`REPEATED`]; `None` if it was not written as ours is.
+fn pairs(repeated: &AMQPValue) -> Option<Vec<(&str, &AMQPValue)>> {
+    let AMQPValue::FieldArray(array) = repeated else {
+        return None;
+    };
+    array.as_slice().chunks(2).map(pair).collect()
 }
 
-fn each_repeated(array: &FieldArray, take: &mut impl FnMut(&str, &AMQPValue)) {
-    for pair in array.as_slice().chunks(2) {
-        if let [AMQPValue::LongString(name), value] = pair
-            && let Ok(name) = std::str::from_utf8(name.as_bytes())
-        {
-            take(name, value);
+fn pair(pair: &[AMQPValue]) -> Option<(&str, &AMQPValue)> {
+    match pair {
+        [AMQPValue::LongString(name), value] if name.len() <= LONGEST_NAME => {
+            Some((std::str::from_utf8(name.as_bytes()).ok()?, value))
         }
+        _ => None,
     }
 }
 

@@ -158,3 +158,94 @@ fn a_size_is_told_for_the_header_frame() {
     let table = values::table_size(properties.headers().as_ref().unwrap());
     assert!(header_frame_size(&properties) > table + 20);
 }
+
+/// The values under each name, in their order; as text, since no number is equal to NaN.
+fn by_name(message: &Message) -> BTreeMap<String, Vec<String>> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, value) in message.headers.iter() {
+        let values = names.entry(name.to_owned()).or_default();
+        values.push(format!("{value:?}"));
+    }
+    names
+}
+
+type Sent = (Vec<u8>, Option<Vec<u8>>, Vec<(u8, bool, Vec<u8>)>);
+
+/// Whatever an application sends comes back: each name with all of its values in their order, and no other.
+#[test]
+fn any_message_comes_back() {
+    const NAMES: [&str; 14] = [
+        "",
+        "a",
+        "z",
+        names::MESSAGE_ID,
+        names::CONTENT_TYPE,
+        names::TIMESTAMP,
+        "type",
+        "priority",
+        TIMESTAMP_MS,
+        KEY,
+        "postrider-x",
+        "expiration",
+        "x-request-id",
+        names::ATTEMPT,
+    ];
+    bolero::check!()
+        .with_type::<Sent>()
+        .for_each(|(payload, key, headers)| {
+            let mut message = Message::new(payload.clone());
+            message.key = key.clone().map(Into::into);
+            for (which, text, said) in headers {
+                let name = NAMES[usize::from(*which) % NAMES.len()];
+                if name == KEY && message.key.is_none() {
+                    continue;
+                }
+                let value = match std::str::from_utf8(said) {
+                    Ok(said) if *text => Value::from(said),
+                    _ => values::inbound(&values::tests::any_value(&mut said.iter().copied(), 3)),
+                };
+                message.headers.append(name, value);
+            }
+            for for_stream in [false, true] {
+                let back = round_trip(&message, for_stream);
+                assert_eq!((&back.key, &back.payload), (&message.key, &message.payload));
+                assert_eq!(by_name(&back), by_name(&message));
+            }
+        });
+}
+
+/// Whoever sent a message, with whatever headers: a copy of it can be sent, and is the same message.
+#[test]
+fn any_delivery_can_be_copied() {
+    bolero::check!().for_each(|said: &[u8]| {
+        let mut said = said.iter().copied();
+        let mut properties = BasicProperties::default();
+        if said.next().is_some_and(|said| said % 2 == 1) {
+            properties = properties.with_expiration("5".into()).with_message_id("m".into());
+        }
+        if said.next().is_some_and(|said| said % 2 == 1) {
+            properties = properties.with_timestamp(said.next().unwrap_or_default().into());
+        }
+        let properties = properties.with_headers(values::tests::any_table(&mut said, 3));
+        for by_return_path in [false, true] {
+            let came = inbound(&properties, b"p".to_vec(), by_return_path).message;
+            for for_stream in [false, true] {
+                let copy = round_trip(&came, for_stream);
+                assert_eq!(copy.key, came.key);
+                let cut = |(name, values): (String, Vec<String>)| {
+                    (name.chars().take(255).collect::<String>(), values)
+                };
+                let expected: BTreeMap<_, _> = by_name(&came).into_iter().map(cut).collect();
+                assert_eq!(by_name(&copy), expected);
+                // Nor does giving it up again and again end that.
+                let mut dead = came.clone();
+                dead.headers = came
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (names::before(name), value.clone()))
+                    .collect();
+                assert!(outbound(&dead, for_stream).is_ok());
+            }
+        }
+    });
+}

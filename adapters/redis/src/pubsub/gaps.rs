@@ -230,14 +230,18 @@ mod tests {
             .with_type::<Vec<(bool, bool, u64)>>()
             .for_each(|frames| {
                 let (mut gaps, now) = (Gaps::default(), Instant::now());
+                let mut away = BTreeSet::new();
                 for &(one, room, number) in frames {
                     let identity = (if one { ONE } else { [2; 16] }, number.max(1));
                     gaps.came(identity, now);
-                    if !room {
+                    if room {
+                        // What was turned away may come once more, by another way.
+                        away.remove(&identity);
+                    } else {
                         gaps.turned_away(Some(identity), now);
+                        away.insert(identity);
                     }
                 }
-                let away: BTreeSet<_> = frames.iter().filter(|(_, room, _)| !room).collect();
                 let (missing, certain) = gaps.overdue(now + PATIENCE);
                 assert!(missing.iter().all(|range| range.first <= range.last));
                 let lost = missing
