@@ -46,7 +46,7 @@ measure_scale() {
   local program
   bring_up || return
   program=$(program postrider-bench-clients release) || return
-  { "$program" many && "$program" processes "$scratch/scale.svg" "${only[@]}" && machine; } >"$scratch/scale" || return
+  { "$program" many && echo && "$program" keys && "$program" processes "$scratch/scale.svg" "${only[@]}" && machine; } >"$scratch/scale" || return
   table scale <"$scratch/scale" || return
   $print || cp "$scratch/scale.svg" benches/scale.svg
 }

@@ -1,11 +1,13 @@
 //! The SDK beside raw loops on the client libraries, against real brokers: `benches/run clients` and `benches/run scale`.
 //!
-//! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `processes <file.svg> <broker>…`
-//! shares a topic among processes. Each prints tables. `one <broker> consume|publish|forward
-//! <size> naive|tuned|sdk` does one of them five times, for a profiler; brokers are found through `POSTRIDER_TEST_<BROKER>_URL`.
+//! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `keys` keeps the order of up to
+//! 100,000 keys, `processes <file.svg> <broker>…` shares a topic among processes. Each prints tables. `one <broker>
+//! consume|publish|forward <size> naive|tuned|sdk` does one of them five times, for a profiler; brokers are found through
+//! `POSTRIDER_TEST_<BROKER>_URL`.
 
 mod compare;
 mod kafka;
+mod keys;
 mod latency;
 mod many;
 mod plot;
@@ -27,8 +29,9 @@ async fn main() {
         "compare" => compare::compare(&rest).await,
         "one" => compare::one(&rest).await,
         "many" => many::many().await,
+        "keys" => keys::keys().await,
         "processes" => processes::processes(&rest[1..], &rest[0]).await,
         "worker" => processes::worker(&rest[0]).await,
-        other => panic!("unknown {other:?}: compare, one, many, processes, worker"),
+        other => panic!("unknown {other:?}: compare, one, many, keys, processes, worker"),
     }
 }
