@@ -99,4 +99,40 @@ mod tests {
         assert_eq!(Purpose::of(&dead), Purpose::DeadLetters);
         assert_eq!(Purpose::of(&resolved_topic(&dead)), Purpose::Resolved);
     }
+
+    /// A retry topic belongs to one topic and group, whatever they are called; no legal topic of an application is one.
+    #[test]
+    fn any_legal_name_has_one_purpose() {
+        const WORDS: [&str; 10] = [
+            ".", ".", "a", "-", "_", "dlq", "retry", "inbox", "resolved", "\u{e4}",
+        ];
+        bolero::check!()
+            .with_type::<(Vec<u8>, Vec<u8>)>()
+            .for_each(|(topic, group)| {
+                let name = |words: &[u8]| -> String {
+                    words
+                        .iter()
+                        .map(|&word| WORDS[usize::from(word) % WORDS.len()])
+                        .collect()
+                };
+                let (topic, group) = (name(topic), name(group));
+                let _ = (of_retry_topic(&topic), check_topic(&topic));
+                if names::check_topic(&topic).is_err() || names::check_group(&group).is_err() {
+                    return;
+                }
+                let retry = retry_topic(&topic, &group);
+                assert_eq!(
+                    of_retry_topic(&retry),
+                    Some((&*topic, &*format!("{topic}.{group}")))
+                );
+                assert_eq!(Purpose::of(&retry), Purpose::Retry);
+                let dead = names::dead_letter_topic(&topic, &group);
+                assert_eq!(Purpose::of(&dead), Purpose::DeadLetters);
+                assert!(check_topic(&dead).is_ok());
+                assert_eq!(Purpose::of(&resolved_topic(&dead)), Purpose::Resolved);
+                if !names::is_reserved(&topic) {
+                    assert_eq!(Purpose::of(&topic), Purpose::Ordinary);
+                }
+            });
+    }
 }

@@ -270,4 +270,102 @@ mod tests {
         let time = UNIX_EPOCH + Duration::from_nanos(1_000_001);
         assert_eq!(millis_up(time), 2);
     }
+
+    /// A record as the broker hands it out.
+    struct Received {
+        key: Option<Vec<u8>>,
+        payload: Option<Vec<u8>>,
+        sent: Outbound,
+    }
+
+    impl Record for Received {
+        fn key(&self) -> Option<&[u8]> {
+            self.key.as_deref()
+        }
+
+        fn payload(&self) -> Option<&[u8]> {
+            self.payload.as_deref()
+        }
+
+        fn timestamp(&self) -> Option<i64> {
+            self.sent.timestamp
+        }
+
+        fn headers(&self) -> Option<&BorrowedHeaders> {
+            self.sent.headers.as_ref().map(OwnedHeaders::as_borrowed)
+        }
+    }
+
+    type Sent = (
+        Option<Vec<u8>>,
+        Option<Vec<u8>>,
+        Vec<(u8, String, Option<Vec<u8>>)>,
+    );
+
+    /// Whatever is sent is received: key, payload and every header in its order, also those that mean something on the
+    /// return path, where they are not on it.
+    #[test]
+    fn any_message_comes_back() {
+        const NAMES: [&str; 5] = [
+            "",
+            names::MESSAGE_ID,
+            names::TIMESTAMP,
+            NOT_BEFORE,
+            names::ATTEMPT,
+        ];
+        bolero::check!()
+            .with_type::<Sent>()
+            .for_each(|(key, payload, parts)| {
+                let entries = parts.iter().map(|(which, name, said)| {
+                    let name = format!(
+                        "{}{}",
+                        NAMES[usize::from(*which) % NAMES.len()],
+                        name.replace('\0', "")
+                    );
+                    let mut arena = Arena::default();
+                    (ByteString::from(name), value(said.as_deref(), &mut arena))
+                });
+                let mut headers: Headers = entries.collect();
+                let sent = outbound(&headers, None).unwrap();
+                if let Some(timestamp) = sent.timestamp {
+                    headers.remove(names::TIMESTAMP);
+                    headers.append(names::TIMESTAMP, timestamp);
+                }
+                let record = Received {
+                    key: key.clone(),
+                    payload: payload.clone(),
+                    sent,
+                };
+                let back = inbound(&record, &mut Arena::default(), false);
+                assert_eq!(back.not_before, None);
+                assert_eq!(back.message.key.as_deref(), key.as_deref());
+                assert_eq!(back.message.payload.as_deref(), payload.as_deref());
+                assert_eq!(back.message.headers, headers);
+            });
+    }
+
+    #[test]
+    fn any_due_time_is_kept_or_none() {
+        bolero::check!()
+            .with_type::<(u64, Vec<u8>)>()
+            .for_each(|(millis, text)| {
+                let due = UNIX_EPOCH.checked_add(Duration::from_millis(*millis));
+                let received = |sent| Received {
+                    key: None,
+                    payload: None,
+                    sent,
+                };
+                let back = |record: &Received| inbound(record, &mut Arena::default(), true);
+                if let Some(due) = due {
+                    let back = back(&received(outbound(&Headers::new(), Some(due)).unwrap()));
+                    // Beyond 292 million years it does not fit a number of ours.
+                    assert_eq!(back.not_before, i64::try_from(*millis).ok().map(|_| due));
+                    assert!(back.message.headers.is_empty());
+                }
+                let mut hostile = Headers::new();
+                hostile.append(NOT_BEFORE, Bytes::copy_from_slice(text));
+                let back = back(&received(outbound(&hostile, None).unwrap()));
+                assert!(back.message.headers.is_empty());
+            });
+    }
 }

@@ -158,8 +158,6 @@ impl<T> Tracker<T> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use proptest::prelude::*;
-
     use super::*;
 
     fn tracker(start: i64) -> Tracker<()> {
@@ -210,55 +208,64 @@ mod tests {
         assert!(tracker.is_behind(2) && !tracker.is_behind(4));
     }
 
-    proptest! {
-        /// The one rule that must hold: no commit passes what was received and is not settled, whatever the order.
-        #[test]
-        fn never_commits_past_an_unsettled_offset(
-            steps in prop::collection::vec((1i64..4, any::<prop::sample::Index>(), any::<bool>()), 1..200),
-        ) {
-            let mut tracker = tracker(0);
-            let (mut offset, mut open, mut done) = (0, BTreeSet::new(), BTreeSet::new());
-            for (gap, pick, settle) in steps {
-                if settle && !open.is_empty() {
-                    let which = *pick.get(&open.iter().copied().collect::<Vec<i64>>());
-                    prop_assert!(tracker.settle(which).is_some());
-                    open.remove(&which);
-                    done.insert(which);
-                } else {
-                    offset += gap;
-                    prop_assert_eq!(tracker.receive(offset, ()), Received::New);
-                    open.insert(offset);
+    /// The one rule that must hold: no commit passes what was received and is not settled, whatever the order.
+    #[test]
+    fn never_commits_past_an_unsettled_offset() {
+        bolero::check!()
+            .with_type::<Vec<(u8, u8, bool)>>()
+            .for_each(|steps| {
+                let mut tracker = tracker(0);
+                let (mut offset, mut open, mut done) = (0, BTreeSet::new(), BTreeSet::new());
+                for &(gap, pick, settle) in steps {
+                    let picked = open.iter().nth(usize::from(pick) % open.len().max(1)).copied();
+                    match picked {
+                        Some(which) if settle => {
+                            assert!(tracker.settle(which).is_some());
+                            open.remove(&which);
+                            done.insert(which);
+                        }
+                        _ => {
+                            offset += 1 + i64::from(gap % 4);
+                            assert_eq!(tracker.receive(offset, ()), Received::New);
+                            open.insert(offset);
+                        }
+                    }
+                    let position = tracker.position().unwrap();
+                    assert!(open.iter().all(|&open| open >= position));
+                    assert_eq!(position, open.first().copied().unwrap_or(tracker.next.unwrap()));
+                    let ahead = tracker.ahead();
+                    assert!(
+                        open.iter()
+                            .all(|open| !ahead.iter().any(|range| range.contains(open)))
+                    );
+                    let told = |one: &i64| *one < position || ahead.iter().any(|range| range.contains(one));
+                    assert!(done.iter().all(told));
                 }
-                let position = tracker.position().unwrap();
-                prop_assert!(open.iter().all(|&open| open >= position));
-                prop_assert_eq!(position, open.first().copied().unwrap_or(tracker.next.unwrap()));
-                let ahead = tracker.ahead();
-                prop_assert!(open.iter().all(|open| !ahead.iter().any(|range| range.contains(open))));
-                let told = |one: &i64| *one < position || ahead.iter().any(|range| range.contains(one));
-                prop_assert!(done.iter().all(told));
-            }
-        }
+            });
+    }
 
-        /// A crash at any moment, resumed from what was committed: nothing unsettled is skipped, nothing settled comes
-        /// twice.
-        #[test]
-        fn resumes_where_it_was(
-            count in 1i64..60, settled in prop::collection::btree_set(0i64..60, 0..60),
-        ) {
-            let mut first = tracker(0);
-            for offset in 0..count {
-                first.receive(offset, ());
-            }
-            for &offset in settled.iter().filter(|&&offset| offset < count) {
-                first.settle(offset);
-            }
-            let position = first.position().unwrap();
-            let mut second: Tracker<()> = Tracker::new(Some(position), first.ahead());
-            for offset in position..count {
-                let received = second.receive(offset, ());
-                prop_assert_eq!(received == Received::New, !settled.contains(&offset));
-            }
-            prop_assert_eq!(first.ahead(), second.ahead());
-        }
+    /// A crash at any moment, resumed from what was committed: nothing unsettled is skipped, nothing settled comes twice.
+    #[test]
+    fn resumes_where_it_was() {
+        bolero::check!()
+            .with_type::<(u8, Vec<u8>)>()
+            .for_each(|(count, settled)| {
+                let mut first = tracker(0);
+                let count = i64::from(*count);
+                for offset in 0..count {
+                    first.receive(offset, ());
+                }
+                let settled: BTreeSet<i64> = settled.iter().map(|&offset| offset.into()).collect();
+                for &offset in settled.iter().filter(|&&offset| offset < count) {
+                    first.settle(offset);
+                }
+                let position = first.position().unwrap();
+                let mut second: Tracker<()> = Tracker::new(Some(position), first.ahead());
+                for offset in position..count {
+                    let received = second.receive(offset, ());
+                    assert_eq!(received == Received::New, !settled.contains(&offset));
+                }
+                assert_eq!(first.ahead(), second.ahead());
+            });
     }
 }
