@@ -136,8 +136,14 @@ impl Broker for Kafka {
         let mut opened: Vec<Option<Subscription>> = all.iter().map(|_| None).collect();
         for (name, members) in by_group {
             let specs: Vec<&Spec> = members.iter().filter_map(|&index| all.get(index)).collect();
-            let (group, subscriptions) =
-                Group::join(name, &specs, &self.settings, &self.outbox, &self.repair)?;
+            let (group, subscriptions) = Group::join(
+                name,
+                &specs,
+                &self.settings,
+                &self.outbox,
+                &self.repair,
+                &self.inspector,
+            )?;
             held.running.push(Arc::new(group));
             for (index, subscription) in members.into_iter().zip(subscriptions) {
                 if let Some(place) = opened.get_mut(index) {

@@ -8,6 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::Offset;
 
 use crate::failure::{coded, failure};
@@ -21,9 +22,9 @@ const QUESTION: Duration = Duration::from_secs(10);
 const SERVICE: Duration = Duration::from_millis(5);
 /// A client that reaches no broker for so long is made anew: librdkafka forgets brokers that a cluster does not name for a
 /// moment, and one that has forgotten all of them reaches none again (its issue 5301). A new one begins with the URL.
-const CUT_OFF: Duration = Duration::from_secs(4);
+pub(crate) const CUT_OFF: Duration = Duration::from_secs(4);
 /// Asked for only to see an answer; it need not exist.
-const PROBE: &str = "postrider-probe";
+pub(crate) const PROBE: &str = "postrider-probe";
 
 /// The offsets that a partition holds: from the first, to before the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,6 @@ struct Asking {
     client: Arc<BaseConsumer<Observer>>,
     /// Since when it reaches no broker.
     silent: Option<Instant>,
-    /// How many there were before it.
-    renewals: u32,
 }
 
 impl Inspector {
@@ -55,7 +54,6 @@ impl Inspector {
         let asking = Asking {
             client: make(settings)?,
             silent: None,
-            renewals: 0,
         };
         Ok(Self {
             settings: Arc::new(settings.clone()),
@@ -65,11 +63,6 @@ impl Inspector {
 
     fn client(&self) -> Arc<BaseConsumer<Observer>> {
         lock(&self.asking).client.clone()
-    }
-
-    /// How often the client was made anew.
-    pub(crate) fn renewals(&self) -> u32 {
-        lock(&self.asking).renewals
     }
 
     /// Notes whether a broker was reached.
@@ -87,7 +80,6 @@ impl Inspector {
             Ok(client) => {
                 asking.client = client;
                 asking.silent = None;
-                asking.renewals += 1;
                 tracing::debug!(target: "postrider::kafka", "a client that reached no broker was made anew");
             }
             Err(error) => tracing::warn!(%error, "a Kafka client that reaches no broker cannot be made anew"),
@@ -144,7 +136,8 @@ impl Inspector {
         let told = client.context().take();
         self.reached(answer.is_ok());
         match answer {
-            Ok(_) => Ok(()),
+            Ok(answer) if names_brokers(&answer) => Ok(()),
+            Ok(_) => Err(coded("asking for a broker", Code::BrokerNotAvailable)),
             Err(error) => Err(told.unwrap_or_else(|| failure("asking for a broker", &error))),
         }
     }
@@ -207,6 +200,11 @@ impl Inspector {
             .map(|partition| self.extent(topic, partition))
             .collect()
     }
+}
+
+/// A cluster that has fenced all of its brokers answers too, and does nothing else.
+pub(crate) fn names_brokers(answer: &Metadata) -> bool {
+    !answer.brokers().is_empty()
 }
 
 fn make(settings: &Settings) -> Result<Arc<BaseConsumer<Observer>>, Error> {

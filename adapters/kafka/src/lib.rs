@@ -63,10 +63,11 @@
 //! - Depths count offsets: transaction markers of other programs count as messages that wait.
 //! - A message for later goes to a group's inbox only, not to a topic.
 //! - librdkafka forgets brokers that a cluster does not name for a moment. A client that asks while all of them are fenced at
-//!   once, as the only broker is just after it was frozen for more than `broker.session.timeout.ms`, can forget them all and
-//!   reach none again, says its issue 5301; here a publish found no broker that was back, once in many runs. What asks and
-//!   what publishes is then made anew after four seconds; a *consumer* is not: its listener would stay degraded and not
-//!   ready, lose nothing, and receive again when its process is started anew.
+//!   once, as the only broker is just after it was frozen for more than `broker.session.timeout.ms`, forgets them all and
+//!   more often than not reaches none again (its issue 5301; `tests/cut_off.rs` brings it about). A client that has reached
+//!   no broker for four seconds while another one of the connection did is made anew. For a listener that is a rebalance: what
+//!   its handlers were at comes again, and it is degraded until the group has taken in the new consumer, which can take
+//!   another `session_timeout`.
 //! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.
 
 mod broker;

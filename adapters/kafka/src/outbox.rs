@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use postrider_contract::{Address, Error, ErrorKind, Outgoing};
 use tokio::time::{Instant, sleep};
 
-use crate::inspector::Inspector;
+use crate::inspector::{CUT_OFF, Inspector};
 use crate::naming::{DELAY_CLASSES, Purpose, check_topic, retry_topic};
 use crate::options::Settings;
 use crate::publisher::{Parcel, Publisher};
@@ -220,7 +220,8 @@ impl Outbox {
     /// Waits while no broker is to be reached, so that what fails then is known never to have been sent.
     async fn reachable(&self) -> Result<(), Error> {
         let deadline = Instant::now() + self.settings.publish_timeout;
-        let renewals = self.inspector.renewals();
+        // Since when a broker answers others, and not the producer.
+        let mut cut_off: Option<Instant> = None;
         while self.publisher.down() {
             let _one = self.probing.lock().await;
             if !self.publisher.down() {
@@ -230,16 +231,22 @@ impl Outbox {
                 .inspector
                 .ask(|inspector| inspector.probe(Duration::from_secs(1)));
             match probe.await {
-                // What only a new client has reached, the producer may not reach again either.
-                Ok(()) if self.inspector.renewals() != renewals => self.publisher.renew()?,
-                Ok(()) => self.publisher.up(),
+                Ok(()) if self.publisher.reaches().await => self.publisher.up(),
+                Ok(()) => {
+                    if cut_off.get_or_insert_with(Instant::now).elapsed() >= CUT_OFF {
+                        self.publisher.renew()?;
+                    }
+                }
                 Err(error) if !error.is_retryable() => return Err(error),
                 Err(error) if Instant::now() >= deadline => {
                     let shown = &self.settings.shown;
                     let text = format!("no Kafka broker is to be reached at {shown}: nothing was sent");
                     return Err(Error::new(ErrorKind::Unavailable, text).with_source(error));
                 }
-                Err(_) => sleep(PROBE).await,
+                Err(_) => {
+                    cut_off = None;
+                    sleep(PROBE).await;
+                }
             }
         }
         Ok(())

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::failure::{code, coded, failure, kind};
+use crate::inspector::{PROBE, blocking, names_brokers};
 use crate::lock::lock;
 use crate::observer;
 use crate::options::Settings;
@@ -24,6 +25,8 @@ use crate::record::outbound;
 const FULL_QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// librdkafka gives up first, and tells what it knows; this is for a confirm that never comes at all.
 const CONFIRM_SLACK: Duration = Duration::from_secs(5);
+/// Looking for a broker.
+const LOOK: Duration = Duration::from_secs(1);
 /// Asking for a topic.
 const LEARNING: Duration = Duration::from_secs(5);
 /// How long a refusal of our credentials is believed without asking again.
@@ -59,14 +62,27 @@ impl Publisher {
         producer.is_some_and(|producer| producer.context().down.load(Ordering::Relaxed))
     }
 
-    /// A broker was reached by another client of this connection.
+    /// Whether it reaches a broker. Takes its time where not.
+    pub(crate) async fn reaches(&self) -> bool {
+        let Ok(producer) = self.working() else {
+            // Closed, or refused: what is sent is told so.
+            return true;
+        };
+        let asked = blocking(move || {
+            let answer = producer.client().fetch_metadata(Some(PROBE), LOOK);
+            Ok(answer.is_ok_and(|answer| names_brokers(&answer)))
+        });
+        asked.await.unwrap_or_default()
+    }
+
+    /// A broker was reached.
     pub(crate) fn up(&self) {
         if let Some(producer) = &*lock(&self.producer) {
             producer.context().down.store(false, Ordering::Relaxed);
         }
     }
 
-    /// A producer in place of the one that reaches no broker. What that one has is answered for by it.
+    /// A producer in place of the one that reaches no broker, although others do. What that one has is answered for by it.
     pub(crate) fn renew(&self) -> Result<(), Error> {
         let mut held = lock(&self.producer);
         if held.is_some() {
@@ -290,7 +306,13 @@ impl ProducerContext for Confirms {
             Err((error, _)) if code(error) == Some(Code::PurgeQueue) => {
                 self.allowed().and_then(|()| Err(failure("publishing", error)))
             }
-            Err((error, _)) => Err(failure("publishing", error)),
+            Err((error, _)) => {
+                // Not another one is sent before it is clear that a broker is to be reached.
+                if code(error) == Some(Code::MessageTimedOut) {
+                    self.down.store(true, Ordering::Relaxed);
+                }
+                Err(failure("publishing", error))
+            }
         };
         confirm.batch.answer(confirm.index, answer);
     }

@@ -9,6 +9,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
 
+use super::cut_off::Watch;
 use super::member::Member;
 use super::state::{Shared, State};
 use crate::failure::{code, coded, kind};
@@ -16,8 +17,6 @@ use crate::lock::lock;
 
 /// After a commit that failed.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How often a broker is looked for while none is to be reached.
-const PROBE: Duration = Duration::from_millis(250);
 
 /// Which lanes are committed.
 #[derive(Clone, Copy)]
@@ -81,15 +80,20 @@ fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionLi
     Ok((list, taken))
 }
 
-/// The committing thread: until the consumer leaves.
-pub(crate) fn run(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>, interval: Duration) {
+/// The committing thread: until the consumer leaves, or is cut off.
+pub(crate) fn run(
+    shared: &Shared,
+    consumer: &Arc<BaseConsumer<Member>>,
+    interval: Duration,
+    mut watch: Watch,
+) {
     while wait_for_work(shared) {
         // What is settled within the interval goes into one commit.
         if !pause(shared, interval) {
             return;
         }
         let degraded = shared.lock().degraded;
-        if degraded && !recovered(shared, consumer) {
+        if degraded && !watch.recovered(shared, consumer) {
             continue;
         }
         let Err(error) = commit(shared, consumer, Which::Dirty) else {
@@ -109,7 +113,7 @@ pub(crate) fn run(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>, interva
 /// Waits until something is to be committed or looked for; false: it is over.
 fn wait_for_work(shared: &Shared) -> bool {
     let mut state = shared.lock();
-    while state.is_open() && !state.dirty && !(state.degraded && state.joined) {
+    while state.is_working() && !state.dirty && !state.degraded {
         state.work_waits = true;
         state = shared
             .work
@@ -117,14 +121,14 @@ fn wait_for_work(shared: &Shared) -> bool {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
     }
     state.work_waits = false;
-    state.is_open()
+    state.is_working()
 }
 
 /// Sleeps; false: it is over.
-fn pause(shared: &Shared, length: Duration) -> bool {
+pub(super) fn pause(shared: &Shared, length: Duration) -> bool {
     let deadline = Instant::now() + length;
     let mut state = shared.lock();
-    while state.is_open() {
+    while state.is_working() {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return true;
@@ -133,15 +137,4 @@ fn pause(shared: &Shared, length: Duration) -> bool {
         state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
     }
     false
-}
-
-/// Looks whether a broker answers again.
-fn recovered(shared: &Shared, consumer: &Arc<BaseConsumer<Member>>) -> bool {
-    let well = consumer.context().all_well(consumer);
-    if well {
-        shared.lock().recover();
-    } else {
-        pause(shared, PROBE);
-    }
-    well
 }

@@ -31,7 +31,7 @@ struct Fetched {
     inbound: Inbound,
 }
 
-/// Fetches until the consumer is to leave.
+/// Fetches until the consumer is to leave, or is cut off.
 pub(crate) struct Fetcher {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<Member>>,
@@ -54,7 +54,7 @@ impl Fetcher {
         }
     }
 
-    /// Polls until the consumer is to leave.
+    /// Polls until the consumer is to leave, or is cut off.
     pub(crate) fn run(&mut self) {
         while let Some(wait) = self.prepare() {
             self.fill(wait);
@@ -69,7 +69,7 @@ impl Fetcher {
     fn prepare(&self) -> Option<Duration> {
         let shared = self.shared.clone();
         let mut state = shared.lock();
-        if !state.is_open() {
+        if !state.is_working() {
             return None;
         }
         let due = state.release_due(SystemTime::now());
@@ -82,7 +82,7 @@ impl Fetcher {
             choked |= mailbox.choked;
         }
         let (pause, resume) = flow(&mut state);
-        let open = state.is_open();
+        let open = state.is_working();
         drop(state);
         // An error means that the partition has just gone.
         if pause.count() > 0 {
@@ -105,7 +105,7 @@ impl Fetcher {
             let full = |mailbox: &super::mailbox::Mailbox| mailbox.size >= state.prefetch && !mailbox.choked;
             state.boxes.iter().any(full)
         };
-        while full(&state) && state.is_open() {
+        while full(&state) && state.is_working() {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

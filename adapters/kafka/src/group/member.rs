@@ -1,11 +1,10 @@
 //! Membership of a consumer group: what is assigned, taken away and lost.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider_contract::{Error, ErrorKind, Event};
+use postrider_contract::{Error, ErrorKind};
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,16 +15,19 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
 
 use super::commit::{Which, commit};
-use super::lane::{Lane, Tenure};
+use super::lane::Lane;
 use super::routes::{Route, Routes};
 use super::state::Shared;
 use crate::failure::{code, kind};
+use crate::inspector::names_brokers;
 use crate::observer;
 use crate::options::Settings;
 use crate::progress::Progress;
 
 /// One question to the broker while partitions change hands.
 const QUESTION: Duration = Duration::from_secs(10);
+/// Looking for a broker.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The consumer's context: librdkafka calls it on the thread that polls.
 pub(crate) struct Member {
@@ -33,9 +35,22 @@ pub(crate) struct Member {
     pub(crate) settings: Settings,
     /// Kafka's name of the group.
     pub(crate) group: String,
-    pub(crate) routes: Routes,
+    pub(crate) routes: Arc<Routes>,
     /// Asks for topics to be made again.
     pub(crate) repair: Arc<Notify>,
+    /// Which of the group's consumers it belongs to.
+    pub(crate) generation: u32,
+}
+
+/// What a consumer gets to see of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// A broker answers, and names brokers and all topics of the group.
+    All,
+    /// A broker answers.
+    Broker,
+    /// No broker answers.
+    Nothing,
 }
 
 impl ClientContext for Member {
@@ -51,6 +66,8 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         match event {
+            // One that was given up leaves, and has nothing left to say.
+            _ if !self.is_current() => self.give_back(consumer, &self.routes.with_retries(list)),
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
             _ => self.revoked(consumer, list),
         }
@@ -58,17 +75,29 @@ impl ConsumerContext for Member {
 }
 
 impl Member {
-    /// Whether a broker answers, and all topics of the group exist.
-    pub(crate) fn all_well(&self, consumer: &BaseConsumer<Self>) -> bool {
-        self.routes.names().all(|topic| {
-            let answer = consumer.fetch_metadata(Some(topic), Duration::from_secs(1));
-            answer.is_ok_and(|answer| answer.topics().iter().all(|topic| topic.error().is_none()))
-        })
+    /// Whether its consumer has not been replaced.
+    fn is_current(&self) -> bool {
+        self.shared.lock().generation == self.generation
+    }
+
+    /// Asks for the group's topics.
+    pub(crate) fn reach(&self, consumer: &BaseConsumer<Self>) -> Reach {
+        let mut reach = Reach::All;
+        for topic in self.routes.names() {
+            match consumer.fetch_metadata(Some(topic), LOOK) {
+                Err(_) => return Reach::Nothing,
+                Ok(answer)
+                    if names_brokers(&answer)
+                        && answer.topics().iter().all(|topic| topic.error().is_none()) => {}
+                Ok(_) => reach = Reach::Broker,
+            }
+        }
+        reach
     }
 
     /// Something went wrong that librdkafka tells and goes on from.
     pub(crate) fn trouble(&self, error: &KafkaError, told: Error) {
-        let Some(code) = code(error) else {
+        let Some(code) = code(error).filter(|_| self.is_current()) else {
             return;
         };
         tracing::debug!(target: "postrider::kafka", group = self.group, %code, error = %told, "consumer");
@@ -185,15 +214,21 @@ impl Member {
         }
         {
             let mut state = self.shared.lock();
-            for id in lanes {
-                state.unassign(id);
-            }
             if lost {
-                state.joined = false;
-                let text = "the group's session was lost, its partitions are assigned again";
-                state.degrade(&Error::new(ErrorKind::Unavailable, text));
+                state.lose(
+                    &lanes,
+                    "the group's session was lost, its partitions are assigned again",
+                );
+            } else {
+                for id in lanes {
+                    state.unassign(id);
+                }
             }
         }
+        self.give_back(consumer, list);
+    }
+
+    fn give_back(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let done = if cooperative(consumer) {
             consumer.incremental_unassign(list)
         } else {
@@ -217,24 +252,7 @@ impl Member {
         } else {
             self.settings.revoke_timeout
         };
-        let mut told: HashMap<usize, Vec<u32>> = HashMap::new();
-        for &id in &lanes {
-            state.clear(id);
-            if let Some(lane) = state.lanes.get_mut(id) {
-                lane.tenure = Tenure::Leaving;
-                if lane.is_held() {
-                    told.entry(lane.mailbox).or_default().push(id as u32);
-                }
-            }
-        }
-        for (mailbox, lanes) in told {
-            if let Some(mailbox) = state.boxes.get_mut(mailbox) {
-                mailbox.tell(Event::Revoked {
-                    lanes,
-                    deadline: wait,
-                });
-            }
-        }
+        state.take_away(&lanes, wait);
         let deadline = Instant::now() + wait;
         loop {
             let held = lanes

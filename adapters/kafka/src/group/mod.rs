@@ -1,9 +1,12 @@
 //! One consumer for each topic and group of this process, and the listeners that share it.
 
 mod commit;
+mod cut_off;
 mod delay;
 mod fetch;
 mod lane;
+mod life;
+mod loss;
 mod mailbox;
 mod member;
 mod routes;
@@ -13,21 +16,16 @@ mod subscription;
 mod tests;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_contract::{Error, ErrorKind, Outgoing, Sharing, Spec, Subscription};
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::{Notify, watch};
 
-use self::commit::{Which, commit};
 use self::delay::Straggler;
-use self::fetch::Fetcher;
-use self::member::Member;
+use self::life::Life;
 use self::routes::Routes;
-use self::state::{Phase, Shared};
+use self::state::Shared;
 use self::subscription::{Inlet, Outlet};
-use crate::failure::failure;
+use crate::inspector::Inspector;
 use crate::options::Settings;
 use crate::outbox::Outbox;
 
@@ -51,6 +49,7 @@ impl Group {
         settings: &Settings,
         outbox: &Arc<Outbox>,
         repair: &Arc<Notify>,
+        inspector: &Inspector,
     ) -> Result<(Self, Vec<Subscription>), Error> {
         let what = || format!("joining group `{name}`");
         let Some(spec) = specs.first() else {
@@ -59,28 +58,19 @@ impl Group {
         let shared = Arc::new(Shared::new(specs.len(), settings.prefetch));
         let routes = Routes::new(spec, specs.len(), outbox);
         let topics = routes.names().map(str::to_owned).collect();
-        let subscribed = routes.topic.name.clone();
-        let member = Member {
+        let life = Life {
             shared: shared.clone(),
             settings: settings.clone(),
             group: name.clone(),
-            routes,
+            routes: Arc::new(routes),
             repair: repair.clone(),
+            inspector: inspector.clone(),
         };
-        let consumer = BaseConsumer::from_config_and_context(&settings.consumer(&name), member)
-            .map_err(|error| failure(&what(), &error))?;
-        consumer
-            .subscribe(&[&subscribed])
-            .map_err(|error| failure(&what(), &error))?;
-
+        let consumer = life.consumer()?;
         let (gone, left) = watch::channel(false);
-        let thread = {
-            let (shared, interval) = (shared.clone(), settings.commit_interval);
-            move || live(&shared, consumer, interval, &gone)
-        };
         std::thread::Builder::new()
             .name(format!("kafka {name}"))
-            .spawn(thread)
+            .spawn(move || life.live(consumer, &gone))
             .map_err(|error| Error::new(ErrorKind::Internal, what()).with_source(error))?;
         let subscriptions = (0..specs.len())
             .map(|mailbox| subscription(&shared, mailbox, outbox))
@@ -175,59 +165,5 @@ fn subscription(shared: &Arc<Shared>, mailbox: usize, outbox: &Arc<Outbox>) -> S
             shared: shared.clone(),
             outbox: outbox.clone(),
         }),
-    }
-}
-
-/// The consumer's thread, from joining to leaving.
-fn live(
-    shared: &Arc<Shared>,
-    consumer: BaseConsumer<Member>,
-    interval: Duration,
-    gone: &watch::Sender<bool>,
-) {
-    let _told = Farewell { shared, gone };
-    let consumer = Arc::new(consumer);
-    let committing = {
-        let (shared, consumer) = (shared.clone(), consumer.clone());
-        let run = move || commit::run(&shared, &consumer, interval);
-        std::thread::Builder::new()
-            .name("kafka commits".to_owned())
-            .spawn(run)
-    };
-    let Ok(committing) = committing else {
-        return shared.fail(Error::new(ErrorKind::Internal, "no thread could be started"));
-    };
-    Fetcher::new(shared.clone(), consumer.clone()).run();
-    shared.work.notify_all();
-    if committing.join().is_err() {
-        tracing::error!("the thread that commits to Kafka ended early");
-    }
-    if matches!(shared.lock().phase, Phase::Closing) {
-        if let Err(error) = commit(shared, &consumer, Which::AllLeaving) {
-            tracing::warn!(%error, "the last commit failed: some messages come twice");
-        }
-        let mut state = shared.lock();
-        state.unassign_all();
-        state.phase = Phase::Closed;
-        state.wake_all();
-    }
-    // Leaves the group, and waits for that.
-    drop(consumer);
-}
-
-/// Tells that the thread has ended, however it did.
-struct Farewell<'a> {
-    shared: &'a Shared,
-    gone: &'a watch::Sender<bool>,
-}
-
-impl Drop for Farewell<'_> {
-    fn drop(&mut self) {
-        let open = !matches!(self.shared.lock().phase, Phase::Closed | Phase::Failed(_));
-        if open {
-            let text = "the thread of the Kafka consumer ended early";
-            self.shared.fail(Error::new(ErrorKind::Internal, text));
-        }
-        self.gone.send_replace(true);
     }
 }

@@ -40,6 +40,8 @@ impl Shared {
                 degraded: true,
                 dirty: false,
                 joined: false,
+                generation: 0,
+                cut_off: false,
                 fresh: false,
                 flow_waits: false,
                 work_waits: false,
@@ -77,6 +79,13 @@ impl Shared {
             state.phase = Phase::Closing;
         }
         drop(state);
+        self.flow.notify_all();
+        self.work.notify_all();
+    }
+
+    /// Asks for another consumer in place of the one that reaches no broker.
+    pub(crate) fn cut_off(&self) {
+        self.lock().cut_off = true;
         self.flow.notify_all();
         self.work.notify_all();
     }
@@ -121,6 +130,10 @@ pub(crate) struct State {
     pub(crate) dirty: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
+    /// Counts the consumers: only the one of the time has a say.
+    pub(crate) generation: u32,
+    /// The consumer of the time is to be made anew.
+    pub(crate) cut_off: bool,
     /// There is a new assignment, not yet marked as in use.
     pub(crate) fresh: bool,
     /// Who waits on [`Shared::flow`] and [`Shared::work`]: waking nobody is a system call too.
@@ -139,6 +152,11 @@ impl State {
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
+    }
+
+    /// Whether the consumer of the time goes on.
+    pub(crate) fn is_working(&self) -> bool {
+        self.is_open() && !self.cut_off
     }
 
     /// Nothing flows: told once.
@@ -381,12 +399,5 @@ impl State {
             || lane.tracker.span() > LONGEST_SPAN / slack
             || lane.delayed.0 > LONGEST_DELAYED / slack
             || lane.delayed.1 > self.prefetch / slack
-    }
-
-    /// Forgets everything: the group was left.
-    pub(crate) fn unassign_all(&mut self) {
-        for id in 0..self.lanes.len() {
-            self.unassign(id);
-        }
     }
 }

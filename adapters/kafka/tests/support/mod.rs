@@ -1,6 +1,7 @@
 //! What the tests against a real broker share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 
+pub mod fence;
 pub mod own;
 
 use std::sync::Arc;
@@ -27,7 +28,12 @@ pub fn with_options(url: &str, options: &str) -> BrokerUrl {
     } else {
         "&partitions=3"
     };
-    let url = format!("{url}?session_timeout=6s{partitions}{options}");
+    let session = if options.contains("&session_timeout=") {
+        ""
+    } else {
+        "&session_timeout=6s"
+    };
+    let url = format!("{url}?connect_timeout=10s{session}{partitions}{options}");
     url.parse().unwrap()
 }
 
@@ -103,7 +109,7 @@ impl Listener {
     }
 
     /// Waits for an event, and for nothing else.
-    pub async fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+    pub async fn event(&mut self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut none = Vec::new();

@@ -7,9 +7,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use postrider_contract::BrokerUrl;
 
+use super::fence::Fence;
+
 pub struct OwnBroker {
     state: PathBuf,
     port: u16,
+    /// What it takes for a proxy's port, and the one that a proxy there passes on to.
+    proxied: (u16, u16),
     settings: Vec<(&'static str, String)>,
 }
 
@@ -24,7 +28,9 @@ impl OwnBroker {
                 ("POSTRIDER_TEST_KAFKA_PORT", ports[0].to_string()),
                 ("POSTRIDER_TEST_KAFKA_CONTROLLER_PORT", ports[1].to_string()),
                 ("POSTRIDER_TEST_KAFKA_BEHIND_PROXY_PORT", ports[2].to_string()),
+                ("POSTRIDER_TEST_KAFKA_PROXY_PORT", ports[3].to_string()),
             ],
+            proxied: (ports[3], ports[2]),
             state,
             port: ports[0],
         };
@@ -35,6 +41,13 @@ impl OwnBroker {
     /// Its URL with more options.
     pub fn url_with(&self, options: &str) -> BrokerUrl {
         super::with_options(&format!("kafka://127.0.0.1:{}", self.port), options)
+    }
+
+    /// A proxy before it, and the URL that leads through the proxy.
+    pub async fn fenced(&self, options: &str) -> (Fence, BrokerUrl) {
+        let (port, to) = self.proxied;
+        let url = super::with_options(&format!("kafka://127.0.0.1:{port}"), options);
+        (Fence::start(port, to).await, url)
     }
 
     /// Runs a verb on it, such as `kill`, and fails if that fails.
@@ -66,17 +79,17 @@ impl OwnBroker {
 
 /// Below the range that the system gives to outgoing connections: while the broker is down, a client that tries to reach
 /// it would otherwise be given its port one day, and connect to itself. Apart from where other adapters' tests look, too.
-fn free_ports() -> [u16; 3] {
+fn free_ports() -> [u16; 4] {
     // The brokers of one process do not even look at each other's.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = std::process::id() as u16 % 2_900;
     let free = || {
         (0..900).find_map(|_| {
-            let port = 29_700 + (start + NEXT.fetch_add(1, Ordering::Relaxed) * 3) % 2_900;
+            let port = 29_700 + (start + NEXT.fetch_add(1, Ordering::Relaxed) * 4) % 2_900;
             TcpListener::bind(("127.0.0.1", port)).ok().map(|_| port)
         })
     };
-    [(); 3].map(|()| free().expect("a free port"))
+    [(); 4].map(|()| free().expect("a free port"))
 }
 
 impl Drop for OwnBroker {
