@@ -1,6 +1,7 @@
 //! Operational values from the environment and from `postrider.toml`, without a rebuild.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -83,6 +84,10 @@ impl Config {
         let shown = path.display();
         let text = std::fs::read_to_string(path)
             .map_err(|error| config(format!("{shown} cannot be read")).with_source(error))?;
+        self.read_text(&text, &shown)
+    }
+
+    fn read_text(&mut self, text: &str, shown: &impl Display) -> Result<(), Error> {
         let table: toml::Table = text
             .parse()
             .map_err(|error: toml::de::Error| config(format!("{shown} is not TOML: {error}")))?;
@@ -128,6 +133,13 @@ impl Config {
             self.set(&section, key, value, name);
         }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_variables(variables: impl Iterator<Item = (String, String)>) -> Self {
+        let mut this = Self::default();
+        assert!(this.read_variables(variables).is_ok());
+        this
     }
 
     fn set(&mut self, section: &str, key: &str, value: String, place: String) {
@@ -337,101 +349,4 @@ fn config(text: String) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn from(variables: &[(&str, &str)]) -> Config {
-        let mut config = Config::default();
-        let owned = variables
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        config.read_variables(owned).unwrap();
-        config
-    }
-
-    const RESERVE: Settings = Settings {
-        name: "reserve_stock",
-        topic: "t",
-        ..Settings::DEFAULT
-    };
-
-    #[test]
-    fn the_environment_overrides_a_listener() {
-        let config = from(&[
-            ("POSTRIDER__RESERVE_STOCK__CONCURRENCY", "16"),
-            ("POSTRIDER__RESERVE_STOCK__RETRY_BACKOFF", "1s..1m"),
-            ("POSTRIDER__RESERVE_STOCK__RETRY_MAX_AGE", "1h"),
-            ("POSTRIDER__RESERVE_STOCK__BREAKER_FAILURES", "10"),
-            ("POSTRIDER__RESERVE_STOCK__GROUP", "other"),
-            ("POSTRIDER__RESERVE_STOCK__RATE", "500/s"),
-            ("POSTRIDER__BROKER__AUDIT__URL", "memory://audit"),
-        ]);
-        let mut problems = config.unknown(&["reserve_stock"]);
-        let resolved = config.resolve(&RESERVE, &mut problems);
-        assert_eq!(problems, Vec::<String>::new());
-        assert_eq!(resolved.settings.concurrency, 16);
-        let retry = resolved.settings.retry;
-        assert_eq!(retry.backoff.cap, Duration::from_secs(60));
-        assert_eq!(retry.max_age, Some(Duration::from_secs(3600)));
-        assert_eq!(resolved.settings.breaker, Some(Breaker::DEFAULT));
-        assert_eq!(
-            resolved.settings.rate,
-            Some(Rate {
-                count: 500,
-                per: Duration::from_secs(1)
-            })
-        );
-        assert_eq!(resolved.group.as_deref(), Some("other"));
-        assert_eq!(
-            config.brokers().collect::<Vec<_>>(),
-            [("audit", "memory://audit")]
-        );
-    }
-
-    #[test]
-    fn backoffs() {
-        let (base, cap) = (Duration::from_secs(1), Duration::from_secs(30));
-        for (text, expected) in [
-            ("1s..30s", Backoff::new(base, cap)),
-            ("exponential 1s..30s", Backoff::new(base, cap)),
-            ("linear 1s..30s", Backoff::linear(base, cap)),
-            ("linear  1s .. 30s", Backoff::linear(base, cap)),
-            ("30s", Backoff::new(cap, cap)),
-            ("fixed 30s", Backoff::new(cap, cap)),
-        ] {
-            assert_eq!(backoff(text), Some(expected), "{text}");
-        }
-        for wrong in [
-            "",
-            "fixed 1s..30s",
-            "linear 1s",
-            "linear",
-            "cubic 1s..2s",
-            "2s..1s",
-            "linear 2s..1s",
-        ] {
-            assert_eq!(backoff(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn every_mistake_is_reported_with_its_place() {
-        let config = from(&[
-            ("POSTRIDER__RESERVE_STOCK__CONCURENCY", "16"),
-            ("POSTRIDER__RESERVE_STOCK__TIMEOUT", "soon"),
-            ("POSTRIDER__RESERVE__TIMEOUT", "1s"),
-        ]);
-        let mut problems = config.unknown(&["reserve_stock"]);
-        config.resolve(&RESERVE, &mut problems);
-        let text = problems.join("\n");
-        for part in [
-            "POSTRIDER__RESERVE_STOCK__CONCURENCY: `concurency` is unknown; known keys: breaker_failures, breaker_pause, concurrency",
-            "POSTRIDER__RESERVE_STOCK__TIMEOUT is \"soon\"; allowed is a duration",
-            "POSTRIDER__RESERVE__TIMEOUT: there is no listener `reserve`; listeners: reserve_stock",
-        ] {
-            assert!(text.contains(part), "{text}");
-        }
-        let wrong = [("POSTRIDER__CONCURRENCY".to_owned(), "1".to_owned())];
-        assert!(Config::default().read_variables(wrong.into_iter()).is_err());
-    }
-}
+mod tests;

@@ -180,6 +180,10 @@ mod tests {
                 "{topic} {group} {id}"
             );
         }
+        let beside = DedupScope { group: "h", ..SCOPE };
+        store.mark(beside, b"b", HOUR).await.unwrap();
+        assert!(store.seen(beside, b"b").await.unwrap());
+        assert!(!store.seen(SCOPE, b"b").await.unwrap());
         store.mark(SCOPE, b"for ever", Duration::MAX).await.unwrap();
         assert!(store.seen(SCOPE, b"for ever").await.unwrap());
     }

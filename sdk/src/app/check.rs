@@ -168,7 +168,7 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ];
     let (other, _) = others.into_iter().find(|(_, is)| *is && planned.has_dedup())?;
     Some(format!(
-        "`dedup_window` and `{other}` exclude each other: leave it out of the configuration"
+        "`dedup_window` and `{other}` exclude each other: leave `dedup_window` out"
     ))
 }
 
@@ -287,4 +287,49 @@ fn longest_hold(listener: &Planned) -> Duration {
 
 fn complaint(listener: &Planned, what: &str) -> String {
     format!("listener `{}`: {what}", listener.spec.listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::Bytes;
+    use crate::{Acker, listener};
+
+    #[listener(topic = "check.order", group = "manual", ack = manual)]
+    async fn manual(_: Bytes, _ack: Acker) {}
+
+    #[listener(topic = "check.order", group = "batch", batch(size = 2, wait = "1s"))]
+    async fn batch(_: Vec<Bytes>) {}
+
+    #[listener(topic = "check.order", group = "copies", broadcast)]
+    async fn copies(_: Bytes) {}
+
+    #[listener(topic = "check.order", group = "plain")]
+    async fn plain(_: Bytes) {}
+
+    #[test]
+    fn configuration_cannot_add_dedup_where_the_attribute_could_not() {
+        let names = ["manual", "batch", "copies", "plain"];
+        let window = |name: &&str| {
+            (
+                format!("POSTRIDER__{}__DEDUP_WINDOW", name.to_uppercase()),
+                "1h".to_owned(),
+            )
+        };
+        let config = Config::of_variables(names.iter().map(window));
+        let mut problems = Vec::new();
+        let listeners = crate::listeners![manual, batch, copies, plain];
+        plan(listeners, &config, "shop", &StateMap::default(), &mut problems);
+        let expected = [
+            ("manual", "ack = manual"),
+            ("batch", "batch"),
+            ("copies", "broadcast"),
+        ]
+        .map(|(name, other)| {
+            format!(
+                "listener `{name}`: `dedup_window` and `{other}` exclude each other: leave `dedup_window` out"
+            )
+        });
+        assert_eq!(problems, expected);
+    }
 }

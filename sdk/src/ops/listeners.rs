@@ -22,7 +22,7 @@ pub(super) struct Rates(Mutex<Samples>);
 struct Samples {
     /// The oldest first.
     taken: VecDeque<(Instant, Vec<Counts>)>,
-    /// When each listener last brought an attempt to its end.
+    /// When each listener last brought an attempt, or a duplicate, to its end.
     moved: Vec<(u64, Instant)>,
 }
 
@@ -35,8 +35,9 @@ impl Rates {
         let Samples { taken, moved } = &mut *samples;
         moved.resize(counts.len(), (0, now));
         for (moved, counts) in moved.iter_mut().zip(&counts) {
-            if moved.0 != counts.attempts {
-                *moved = (counts.attempts, now);
+            let ended = ended(counts);
+            if moved.0 != ended {
+                *moved = (ended, now);
             }
         }
         taken.push_back((now, counts));
@@ -52,7 +53,7 @@ impl Rates {
         let idle = samples
             .moved
             .get(place)
-            .filter(|(attempts, _)| *attempts == now.attempts)
+            .filter(|(before, _)| *before == ended(now))
             .map_or(0.0, |(_, at)| at.elapsed().as_secs_f64());
         let oldest = samples
             .taken
@@ -134,6 +135,10 @@ pub(super) fn state(state: &ListenerState) -> (&'static str, Option<&str>) {
         ListenerState::Paused => ("paused", None),
         ListenerState::Stopped(reason) => ("stopped", reason.as_deref()),
     }
+}
+
+fn ended(counts: &Counts) -> u64 {
+    counts.attempts + counts.duplicates
 }
 
 fn tenths(number: f64) -> f64 {

@@ -228,7 +228,14 @@ fn adds_up(broker: &str, scrape: &Scrape, topic: &str, published: u64, retried: 
     } else {
         expected.push(("postrider_batch_size_sum", "operation_name=\"process\"", attempts));
     }
-    for name in ["released", "stale", "lost", "reconnects", "settle_failures"] {
+    for name in [
+        "released",
+        "duplicates",
+        "stale",
+        "lost",
+        "reconnects",
+        "settle_failures",
+    ] {
         let name = format!("postrider_{name}_total");
         assert_eq!(
             scrape.listener(topic, &name, "") as u64,

@@ -128,6 +128,48 @@ async fn counters_add_up_and_names_are_those_of_opentelemetry() {
     running.shutdown().await.unwrap();
 }
 
+#[listener(topic = "order.once", dedup(window = "1h"))]
+async fn once(_: Bytes) {}
+
+#[tokio::test]
+async fn duplicates_are_counted_apart() {
+    let url = format!("memory://ops-{}", uuid::Uuid::now_v7().simple());
+    let app = App::new(&url).unwrap().name("once").ops("0").unwrap();
+    let running = app.listen(listeners![once]).start().await.unwrap();
+    running.ready().await.unwrap();
+    for _ in 0..3 {
+        let publisher = running.publisher();
+        let draft = publisher.topic("order.once").id("1");
+        draft.send_bytes("x").await.unwrap();
+    }
+    until(async || running.status()[0].counts.duplicates == 2).await;
+    let address = running.ops_address().unwrap();
+    let (_, metrics) = get(address, "/metrics").await;
+    for (name, expected) in [
+        ("duplicates", 2.0),
+        ("handled", 1.0),
+        ("attempts", 1.0),
+        ("released", 0.0),
+    ] {
+        let name = format!("postrider_{name}_total");
+        let labels = [
+            "messaging_system=\"memory\"",
+            "messaging_destination_name=\"order.once\"",
+            "messaging_consumer_group_name=\"once\"",
+            "postrider_listener=\"once\"",
+        ];
+        assert_eq!(
+            value(&metrics, &name, &labels),
+            Some(expected),
+            "{name}:\n{metrics}"
+        );
+    }
+    let (_, text) = get(address, "/listeners").await;
+    let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told["listeners"][0]["counts"]["duplicates"], 2, "{text}");
+    running.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn publishes_are_counted_by_how_they_ended() {
     let running = start("publishing", &open()).await;
