@@ -424,6 +424,72 @@ async fn a_drain_releases_what_waits_for_the_store_and_acknowledges_what_was_han
     }
 }
 
+#[listener(
+    topic = "dedup.order",
+    dedup(window = "1h"),
+    breaker(failures = 2, pause = "1m"),
+    retry(attempts = 1)
+)]
+async fn rests(order: Json<String>) -> Result<(), HandlerError> {
+    match &*order.0 {
+        "down" => Err("the bank is closed".into()),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_duplicate_tells_an_open_circuit_breaker_nothing() {
+    let app = TestApp::start(|app| app.listen(listeners![rests])).await;
+    for (id, payload) in [("a", "\"up\""), ("b", "\"down\""), ("c", "\"down\"")] {
+        deliver(&app, id, payload).await;
+    }
+    assert!(
+        matches!(state(&app), ListenerState::Degraded(_)),
+        "{:?}",
+        state(&app)
+    );
+    app.advance(Duration::from_secs(61)).await;
+    deliver(&app, "a", "\"up\"").await;
+    assert!(
+        matches!(state(&app), ListenerState::Degraded(_)),
+        "it is not closed by what nothing was called for"
+    );
+    deliver(&app, "d", "\"up\"").await;
+    assert_eq!(
+        state(&app),
+        ListenerState::Ready,
+        "the next is tried, and closes it"
+    );
+    let error = "error: the bank is closed";
+    app.assert_outcomes("rests", ["handled", error, error, "duplicate", "handled"]);
+    app.stop().await;
+}
+
+#[listener(
+    topic = "dedup.order",
+    dedup(window = "1h"),
+    ordered,
+    retry(attempts = 3, backoff = "1s")
+)]
+async fn in_order(order: Json<String>, attempt: Attempt) -> Result<(), HandlerError> {
+    match (&*order.0, attempt.0) {
+        ("late", 1) => Err("not yet".into()),
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_behind_its_own_retry_is_a_duplicate_of_it() {
+    let app = TestApp::start(|app| app.listen(listeners![in_order])).await;
+    for (id, payload) in [("a", "\"late\""), ("a", "\"late\""), ("b", "\"now\"")] {
+        let message = message(id, payload).with_key("one");
+        app.deliver_to("dedup.order", message).await;
+    }
+    app.advance(Duration::from_secs(3)).await;
+    app.assert_outcomes("in_order", ["error: not yet", "handled", "duplicate", "handled"]);
+    app.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_store_that_cannot_be_asked_is_refused_at_start_up() {
     struct Broken;
@@ -452,9 +518,15 @@ async fn a_store_that_cannot_be_asked_is_refused_at_start_up() {
     for part in ["listener `reserve`", "behind a locked door", "no permission"] {
         assert!(text.contains(part), "{text}");
     }
-    for (url, says) in [("memory:/", "URL"), ("carrier-pigeon://h", "carrier-pigeon")] {
+    for (url, says) in [
+        ("memory:/", "the URL of the marks of `dedup`: "),
+        ("carrier-pigeon://h", "`carrier-pigeon` is unknown"),
+    ] {
         let app = App::new("memory://dedup-refused").unwrap().dedup_url(url);
         let error = app.listen(listeners![reserve]).start().await.unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
     }
+    let app = App::new("memory://dedup-refused").unwrap().dedup_url("memory://");
+    let running = app.listen(listeners![reserve]).start().await.unwrap();
+    running.shutdown().await.unwrap();
 }

@@ -21,6 +21,9 @@ async fn book(_: Bytes, ack: Acker) -> Result<(), HandlerError> {
     Err("too late".into())
 }
 
+#[listener(topic = "log.refund", group = "ledger", dedup(window = "24h", key = "order"))]
+async fn refund(_: Bytes) {}
+
 #[derive(Message, Serialize, Deserialize)]
 #[message(topic = "log.shipment")]
 struct Shipped {
@@ -86,7 +89,15 @@ async fn log_lines_carry_topic_group_message_id_and_attempt() {
         .with_writer(move || writer.clone())
         .init();
 
-    let app = TestApp::start(|app| app.listen(listeners![reserve, book])).await;
+    let app = TestApp::start(|app| app.listen(listeners![reserve, book, refund])).await;
+    let told = "refund recognizes duplicates for 1day by the field `order`; the marks are in the memory of this process: they \
+                end with it, and instances do not share them";
+    assert_eq!(log.lines(told).len(), 1, "{:#?}", log.lines("refund"));
+    assert_eq!(
+        log.lines("recognizes duplicates").len(),
+        1,
+        "of the others nothing"
+    );
     app.deliver_to("log.order", RawMessage::new("7")).await;
     app.advance(Duration::from_secs(5)).await;
     app.deliver_to("log.payment", RawMessage::new("8")).await;

@@ -19,6 +19,22 @@ pub(super) enum Given {
     Url(String),
 }
 
+impl Given {
+    /// Adds what is wrong with it before any socket is opened.
+    pub(super) fn check(&self, problems: &mut Vec<String>) {
+        if let Self::Url(url) = self
+            && !is_memory(url)
+            && let Err(error) = connect::check_url(url)
+        {
+            problems.push(format!("the URL of the marks of `dedup`: {error}"));
+        }
+    }
+}
+
+fn is_memory(url: &str) -> bool {
+    url.parse().is_ok_and(|url: BrokerUrl| url.scheme == "memory")
+}
+
 /// The stores of an app.
 #[derive(Default)]
 pub(super) struct Stores {
@@ -68,7 +84,7 @@ impl Stores {
     }
 
     async fn connect(&mut self, url: &str, application: &str) -> Result<Arc<dyn DedupStore>, Error> {
-        if url.parse::<BrokerUrl>()?.scheme == "memory" {
+        if is_memory(url) {
             return Ok(Arc::new(MemoryStore::new()));
         }
         let broker = connect::connect(url, connect::client(application)).await?;

@@ -68,6 +68,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
     metrics = config.metrics(&mut problems).unwrap_or(metrics);
     dedup = config.dedup_url().map_or(dedup, Given::Url);
+    dedup.check(&mut problems);
     let planned = check::plan(registrations, &config, &application, &state, &mut problems);
 
     let urls = urls(url, brokers, &config);

@@ -87,13 +87,17 @@ impl Health {
 
     /// The store of marks does not answer, or does again.
     pub(crate) fn marks(&self, reason: Option<String>) {
-        if let Some(reason) = &reason {
-            tracing::warn!("{reason}");
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
-        } else {
-            tracing::info!("duplicates can be told again");
+        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&*marks, &reason) {
+            // Each lane that waits for the store says so again and again.
+            (None, Some(reason)) => tracing::warn!("{reason}"),
+            (Some(_), None) => tracing::info!("duplicates can be told again"),
+            _ => {}
         }
-        *self.marks.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        if reason.is_some() {
+            (*self.last_error.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&reason);
+        }
+        *marks = reason;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
