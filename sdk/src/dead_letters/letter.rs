@@ -3,6 +3,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::contract::{self, Bytes, Message, Value, names};
 use crate::listener::{Context, Extract, HandlerError, Reason};
+use crate::middleware::MOST_HOPS;
+
+/// So many times at most is a message given up: a longer history is not ours, and is not read.
+const DEEPEST: usize = MOST_HOPS as usize;
 
 /// Why a message became a dead letter: a parameter of a listener on a dead-letter topic, which is a topic like others.
 ///
@@ -54,6 +58,9 @@ impl DeadLetter {
 
     /// What it was given up for the last time, the time before that…
     fn of_level(message: &Message, level: usize) -> Option<Self> {
+        if level == DEEPEST {
+            return None;
+        }
         let get = |name: &str| message.headers.get(&at_level(name, level));
         get(names::DEAD_REASON)?;
         get(names::DEAD_TOPIC)?;
@@ -142,5 +149,81 @@ impl Deref for Listed {
 
     fn deref(&self) -> &DeadLetter {
         &self.dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(letter: &DeadLetter) -> usize {
+        std::iter::successors(Some(letter), |letter| letter.before.as_deref()).count()
+    }
+
+    #[test]
+    fn a_history_is_as_long_as_it_can_be() {
+        let mut message = Message::new("x");
+        for level in 0..400 {
+            for name in [names::DEAD_REASON, names::DEAD_TOPIC, names::DEAD_GROUP] {
+                message.headers.append(at_level(name, level), "forged");
+            }
+        }
+        let letter = DeadLetter::from_message(&message).unwrap();
+        assert_eq!(depth(&letter), DEEPEST);
+    }
+
+    /// Whatever headers say, a history is read or there is none, and the original keeps payload, key and all that is not
+    /// ours.
+    #[test]
+    fn any_headers_are_a_history_or_none() {
+        const NAMES: [&str; 14] = [
+            names::DEAD_REASON,
+            names::DEAD_TOPIC,
+            names::DEAD_GROUP,
+            names::DEAD_ERROR,
+            names::DEAD_ATTEMPTS,
+            names::DEAD_REPLAYS,
+            names::DEAD_FIRST_FAILURE,
+            names::DEAD_LAST_FAILURE,
+            names::DEAD_POSITION,
+            names::DEAD_HOPS,
+            names::BEFORE_PREFIX,
+            names::DEAD_PREFIX,
+            names::MESSAGE_ID,
+            "x",
+        ];
+        bolero::check!()
+            .with_type::<Vec<(u8, u8, i64, Vec<u8>)>>()
+            .for_each(|headers| {
+                let mut message = Message::new("p").with_key("k");
+                for (which, level, number, said) in headers {
+                    let name = at_level(NAMES[usize::from(*which) % NAMES.len()], usize::from(level % 4));
+                    let value = match std::str::from_utf8(said) {
+                        _ if number % 2 == 0 => Value::Int(*number),
+                        Ok(text) => Value::from(text),
+                        Err(_) => Value::from(said.clone()),
+                    };
+                    message.headers.append(name, value);
+                }
+                let ours = |name: &str| {
+                    name.starts_with(names::DEAD_PREFIX) || name.starts_with(names::BEFORE_PREFIX)
+                };
+                let kept = |message: &Message| {
+                    let kept = message.headers.entries().iter().filter(|(name, _)| !ours(name));
+                    kept.cloned().collect::<Vec<_>>()
+                };
+                let is_one = [names::DEAD_REASON, names::DEAD_TOPIC, names::DEAD_GROUP]
+                    .iter()
+                    .all(|name| message.headers.get(name).is_some());
+                let letter = DeadLetter::from_message(&message);
+                assert_eq!(letter.is_some(), is_one);
+                let mut next = letter.as_ref();
+                while let Some(letter) = next {
+                    assert_eq!(letter.original.payload, message.payload);
+                    assert_eq!(letter.original.key, message.key);
+                    assert_eq!(kept(&letter.original), kept(&message));
+                    next = letter.before.as_deref();
+                }
+            });
     }
 }

@@ -138,4 +138,31 @@ mod tests {
             assert!(!is_json(other), "{other:?}");
         }
     }
+
+    #[test]
+    fn any_content_type_is_json_or_not_whatever_its_case_and_parameters() {
+        const WORDS: [&str; 12] = [
+            "application",
+            "/",
+            "json",
+            "+json",
+            "text",
+            "plain",
+            ";",
+            " ",
+            "charset=utf-8",
+            "octet-stream",
+            "+",
+            "\u{130}",
+        ];
+        bolero::check!().with_type::<Vec<u8>>().for_each(|words| {
+            let text: String = words
+                .iter()
+                .map(|&word| WORDS[usize::from(word) % WORDS.len()])
+                .collect();
+            let json = is_json(&text);
+            assert_eq!(is_json(&text.to_ascii_uppercase()), json, "{text:?}");
+            assert_eq!(is_json(&format!(" {text} ;x=y")), json, "{text:?}");
+        });
+    }
 }

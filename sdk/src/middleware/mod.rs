@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(crate) use breaker::{Breaker, Change};
 pub(crate) use dedup::{Dedup, Look, PATIENCE, silent};
 pub(crate) use guard::guarded;
-pub(crate) use retry::{Clock, Decision, Policy};
+pub(crate) use retry::{Clock, Decision, MOST_HOPS, Policy};
 
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};

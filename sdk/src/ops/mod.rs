@@ -69,4 +69,22 @@ mod tests {
                 .contains("POSTRIDER_OPS_ADDR")
         );
     }
+
+    #[test]
+    fn any_address_is_the_one_that_is_written() {
+        const WORDS: [&str; 9] = ["0", "9464", ":", ".", "[", "]", "::1", "0.0.0.0", "+"];
+        bolero::check!().with_type::<Vec<u8>>().for_each(|words| {
+            let text: String = words
+                .iter()
+                .map(|&word| WORDS[usize::from(word) % WORDS.len()])
+                .collect();
+            let Ok(address) = parse(&text) else { return };
+            assert_eq!(parse(&address.to_string()).ok(), Some(address));
+            // Open to others only where that is written.
+            assert!(
+                address.ip().is_loopback() || text.parse() == Ok(address),
+                "{text:?}"
+            );
+        });
+    }
 }

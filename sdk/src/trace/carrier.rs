@@ -42,3 +42,44 @@ pub(super) fn inject(context: &Context, headers: &mut Headers) {
         TraceContextPropagator::new().inject_context(context, &mut Write(headers));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::names::TRACEPARENT;
+
+    /// Whatever the headers say: a trace that goes on as it is, or none.
+    #[test]
+    fn any_traceparent_is_a_trace_or_none() {
+        const WORDS: [&str; 10] = [
+            "00",
+            "01",
+            "ff",
+            "-",
+            "-",
+            "4bf92f3577b34da6a3ce929d0e0e4736",
+            "00f067aa0ba902b7",
+            "0",
+            "A",
+            "\u{e4}",
+        ];
+        bolero::check!()
+            .with_type::<(Vec<u8>, Vec<u8>, bool)>()
+            .for_each(|(words, state, usual)| {
+                let words = words.iter().map(|&word| WORDS[usize::from(word) % WORDS.len()]);
+                let begin = if *usual {
+                    "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
+                } else {
+                    ""
+                };
+                let mut headers = Headers::new();
+                headers.append(TRACEPARENT, [begin].into_iter().chain(words).collect::<String>());
+                headers.append("tracestate", state.clone());
+                let Some(context) = extract(&headers) else { return };
+                let mut again = Headers::new();
+                inject(&context, &mut again);
+                let back = extract(&again).map(|context| context.span().span_context().clone());
+                assert_eq!(back.as_ref(), Some(context.span().span_context()));
+            });
+    }
+}
