@@ -250,7 +250,7 @@ impl<'a> Declarer<'a> {
             Some(fault::ACCESS_REFUSED) => Fault::new(
                 ErrorKind::Denied,
                 format!("{what} `{name}` may not be declared: {text}"),
-                "give the user the permission to configure it, or start with `topology = verify`",
+                "give the user the permissions to configure, write and read it, or start with `topology = verify`",
             ),
             _ => return Err(fault::error(&format!("declaring {what} `{name}`"), &error).into()),
         };
