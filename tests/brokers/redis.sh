@@ -25,6 +25,7 @@ dir "$(dir)/data"
 appendonly yes
 appendfsync everysec
 save ""
+${POSTRIDER_TEST_REDIS_SETTINGS-}
 EOF
 }
 
@@ -32,9 +33,9 @@ broker_command() {
   command=(redis-server "$(dir)/redis.conf")
 }
 
-# `+PONG`; while it loads its data it answers `-LOADING`.
+# `+PONG`, or `-NOAU` where it wants a password; while it loads its data it answers `-LOADING`.
 broker_answers() {
-  [[ $(ask "$port" 5 'PING\r\n') == 2b504f4e47 ]]
+  [[ $(ask "$port" 5 'PING\r\n') == @(2b504f4e47|2d4e4f4155) ]]
 }
 
 broker_cli() {
