@@ -20,6 +20,7 @@ mod ops;
 pub mod otel;
 pub mod prelude;
 mod publisher;
+mod scratch;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;

@@ -1,5 +1,6 @@
 //! Sending messages, each confirmed by the broker.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -7,14 +8,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
-use uuid::Uuid;
 
 use crate::contract::{
-    Broker, ByteString, Bytes, Error, ErrorKind, Message as RawMessage, Outgoing, Receipt, Value, names,
+    Address, Broker, ByteString, Bytes, Error, ErrorKind, Headers, Message as RawMessage, Outgoing, Receipt,
+    Value, names,
 };
 use crate::meter::{Sent, TopicMeter};
 use crate::trace::{self, Carried};
-use crate::{Message, connect};
+use crate::{Message, connect, scratch};
 
 /// Sends messages; cheap to clone.
 ///
@@ -110,7 +111,7 @@ impl Publisher {
     /// By [kind](Error::kind): `TooLarge`, `Rejected` (nothing was sent or kept), `Unavailable` (try again),
     /// `Unconfirmed` (it may or may not be there: send it again with [`Draft::id`] set to [`Error::message_id`]).
     pub async fn send<M: Message + Serialize>(&self, message: &M) -> Result<(), Error> {
-        self.publish(vec![typed(message)?])
+        self.publish(vec![typed(checked_topic::<M>()?, message)?])
             .await
             .pop()
             .unwrap_or_else(no_answer)
@@ -122,9 +123,13 @@ impl Publisher {
         &self,
         messages: impl IntoIterator<Item = &'a M>,
     ) -> Vec<Result<(), Error>> {
-        let (mut batch, mut answers) = (Vec::new(), Vec::new());
+        let messages = messages.into_iter();
+        let (least, _) = messages.size_hint();
+        let (mut batch, mut answers) = (Vec::with_capacity(least), Vec::with_capacity(least));
+        let topic = checked_topic::<M>();
         for message in messages {
-            match typed(message) {
+            let outgoing = topic.clone().and_then(|topic| typed(topic, message));
+            match outgoing {
                 Ok(outgoing) => {
                     batch.push(outgoing);
                     answers.push(Ok(()));
@@ -153,8 +158,9 @@ impl Publisher {
             return Vec::new();
         }
         let _pending = self.pending.token();
+        let now = millis(SystemTime::now());
         for outgoing in &mut batch {
-            stamp(&mut outgoing.message);
+            stamp_at(&mut outgoing.message, now);
         }
         let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
         #[cfg(feature = "testing")]
@@ -163,16 +169,34 @@ impl Publisher {
                 tap.published(outgoing);
             }
         }
-        let about = |outgoing: &Outgoing| (id_of(&outgoing.message), self.sent.to(&outgoing.to));
-        let about: Vec<_> = batch.iter().map(about).collect();
+        let mut about = self.about(&batch);
+        // A single message costs no vector.
+        let first = about.next();
+        let others: Vec<_> = about.collect();
         let begin = Instant::now();
-        let answers = self.broker.publish(batch).instrument(span).await;
+        let mut answers = self.broker.publish(batch).instrument(span).await;
         self.sent.batch(answers.len(), begin.elapsed());
-        let told = |(answer, (id, meter)): (Result<Receipt, Error>, (ByteString, Arc<TopicMeter>))| {
-            meter.count(&answer);
-            answer.map_err(|error| error.with_message_id(id))
-        };
-        answers.into_iter().zip(about).map(told).collect()
+        for (answer, (id, meter)) in answers.iter_mut().zip(first.into_iter().chain(others)) {
+            meter.count(answer);
+            if let Err(error) = answer {
+                *error = error.clone().with_message_id(id);
+            }
+        }
+        answers
+    }
+
+    /// What is to be known of each message when it is gone.
+    fn about<'a>(&'a self, batch: &'a [Outgoing]) -> impl Iterator<Item = (ByteString, Arc<TopicMeter>)> {
+        // Most batches go to one address.
+        let mut last: Option<(&Address, Arc<TopicMeter>)> = None;
+        batch.iter().map(move |outgoing| {
+            let meter = match &last {
+                Some((address, meter)) if **address == outgoing.to => meter.clone(),
+                _ => self.sent.to(&outgoing.to),
+            };
+            last = Some((&outgoing.to, meter.clone()));
+            (id_of(&outgoing.message), meter)
+        })
     }
 
     /// Waits until nothing is under way.
@@ -266,7 +290,7 @@ impl Draft<'_> {
     pub async fn send_json<T: Serialize + ?Sized>(mut self, value: &T) -> Result<(), Error> {
         self.to.message.payload = Some(to_json(value)?);
         if self.to.message.headers.get(names::CONTENT_TYPE).is_none() {
-            self.to.message.headers.append(names::CONTENT_TYPE, JSON);
+            self.to.message.headers.append(CONTENT_TYPE, JSON);
         }
         self.dispatch().await
     }
@@ -282,7 +306,7 @@ impl Draft<'_> {
 
     async fn dispatch(self) -> Result<(), Error> {
         let Self { publisher, to } = self;
-        if let crate::contract::Address::Topic(topic) = &to.to {
+        if let Address::Topic(topic) = &to.to {
             check_topic(topic)?;
         }
         publisher
@@ -294,33 +318,41 @@ impl Draft<'_> {
     }
 }
 
-const JSON: &str = "application/json";
+/// Names and values that own nothing.
+const CONTENT_TYPE: ByteString = ByteString::from_static(names::CONTENT_TYPE);
+const JSON: Value = Value::Text(ByteString::from_static("application/json"));
+/// How many headers most messages have: content type, version, id, time, trace.
+const USUAL_HEADERS: usize = 5;
 
 /// A typed message as it travels, without id and time.
 pub(crate) fn encode<M: Message + Serialize>(message: &M) -> Result<RawMessage, Error> {
     let mut raw = RawMessage {
         key: message.key(),
         payload: Some(to_json(message)?),
-        ..RawMessage::default()
+        headers: Headers::with_capacity(USUAL_HEADERS),
     };
-    raw.headers.append(names::CONTENT_TYPE, JSON);
+    raw.headers.append(CONTENT_TYPE, JSON);
     if let Some(version) = M::VERSION {
-        raw.headers.append(names::SCHEMA_VERSION, version);
+        let name = ByteString::from_static(names::SCHEMA_VERSION);
+        raw.headers.append(name, version);
     }
     Ok(raw)
 }
 
 /// Gives a message its id and time, where it has none.
 pub(crate) fn stamp(message: &mut RawMessage) {
+    stamp_at(message, millis(SystemTime::now()));
+}
+
+/// The same at this time, in milliseconds since 1970.
+fn stamp_at(message: &mut RawMessage, now: i64) {
     if message.headers.get(names::MESSAGE_ID).is_none() {
-        message
-            .headers
-            .append(names::MESSAGE_ID, Uuid::now_v7().to_string());
+        let name = ByteString::from_static(names::MESSAGE_ID);
+        message.headers.append(name, Value::Text(scratch::id(now)));
     }
     if message.headers.get(names::TIMESTAMP).is_none() {
-        message
-            .headers
-            .append(names::TIMESTAMP, millis(SystemTime::now()));
+        let name = ByteString::from_static(names::TIMESTAMP);
+        message.headers.append(name, now);
     }
 }
 
@@ -330,15 +362,28 @@ pub(crate) fn millis(time: SystemTime) -> i64 {
         .map_or(0, |since| since.as_millis() as i64)
 }
 
-fn typed<M: Message + Serialize>(message: &M) -> Result<Outgoing, Error> {
-    check_topic(M::TOPIC)?;
-    Ok(Outgoing::to_topic(M::TOPIC, encode(message)?))
+fn typed<M: Message + Serialize>(topic: Arc<str>, message: &M) -> Result<Outgoing, Error> {
+    Ok(Outgoing::to_topic(topic, encode(message)?))
+}
+
+/// The topic of a type. The one asked for last was checked then: most programs send few types from one thread.
+fn checked_topic<M: Message>() -> Result<Arc<str>, Error> {
+    thread_local! {
+        static LAST: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| match last {
+        Some(last) if **last == *M::TOPIC => Ok(last.clone()),
+        _ => {
+            check_topic(M::TOPIC)?;
+            Ok(last.insert(M::TOPIC.into()).clone())
+        }
+    })
 }
 
 fn to_json<T: Serialize + ?Sized>(value: &T) -> Result<Bytes, Error> {
     let failed =
         |error| Error::new(ErrorKind::Rejected, "the message does not serialize to JSON").with_source(error);
-    serde_json::to_vec(value).map(Bytes::from).map_err(failed)
+    scratch::json(value).map_err(failed)
 }
 
 fn check_topic(topic: &str) -> Result<(), Error> {

@@ -115,6 +115,11 @@ impl Headers {
         Self(None)
     }
 
+    /// No headers, with room for this many.
+    pub fn with_capacity(headers: usize) -> Self {
+        Self(Some(Arc::new(Vec::with_capacity(headers))))
+    }
+
     /// The first value under this name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.iter().find_map(|(n, v)| (n == name).then_some(v))
