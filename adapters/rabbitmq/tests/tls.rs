@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use postrider_contract::{BrokerUrl, Error, ErrorKind};
+use postrider_own_broker::Port;
 use support::own::OwnBroker;
 use support::{client, unique};
 
@@ -104,8 +105,8 @@ impl Drop for Authority {
 }
 
 /// Opens a TLS listener on a running broker.
-fn listen(own: &OwnBroker, authority: &Authority, file: &str) -> u16 {
-    let port = support::own::free_ports()[0];
+fn listen(own: &OwnBroker, port: &Port, authority: &Authority, file: &str) -> u16 {
+    let port = port.number();
     let start = format!(
         "ssl:start(), rabbit_networking:start_ssl_listener({{\"127.0.0.1\", {port}, auto}}, [{{certfile, \"{}\"}}, \
          {{keyfile, \"{}\"}}, {{versions, ['tlsv1.2', 'tlsv1.3']}}], 2).",
@@ -136,7 +137,8 @@ async fn encrypted_or_refused() {
     authority.issue("good", "IP:127.0.0.1,DNS:localhost", "2");
     authority.issue("elsewhere", "DNS:elsewhere.example", "2");
     authority.issue("expired", "IP:127.0.0.1", "0");
-    let good = listen(&own, &authority, "good");
+    let ports = [(); 3].map(|()| Port::free());
+    let good = listen(&own, &ports[0], &authority, "good");
 
     connect(good, &trusted)
         .await
@@ -144,8 +146,8 @@ async fn encrypted_or_refused() {
 
     let stranger = Authority::new();
     let plain = own.url().hosts[0].1.expect("a port");
-    let elsewhere = listen(&own, &authority, "elsewhere");
-    let expired = listen(&own, &authority, "expired");
+    let elsewhere = listen(&own, &ports[1], &authority, "elsewhere");
+    let expired = listen(&own, &ports[2], &authority, "expired");
     tokio::time::sleep(Duration::from_secs(2)).await;
     for (what, port, query) in [
         ("an unknown authority", good, String::new()),
