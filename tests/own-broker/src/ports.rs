@@ -1,5 +1,6 @@
 //! Ports that nobody else takes.
 
+use std::fmt::{self, Display};
 use std::net::TcpListener;
 use std::ops::Range;
 use std::os::linux::net::SocketAddrExt as _;
@@ -46,6 +47,12 @@ impl Port {
     /// Its number.
     pub fn number(&self) -> u16 {
         self.number
+    }
+}
+
+impl Display for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.number.fmt(f)
     }
 }
 
