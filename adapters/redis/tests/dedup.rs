@@ -65,7 +65,7 @@ async fn a_mark_is_of_one_group_at_one_topic_and_ends_with_its_window() {
 
 #[tokio::test]
 async fn marks_survive_the_server_being_killed_and_errors_are_said() {
-    let mut own = Own::start(&[]);
+    let own = Own::start(&[]);
     let broker = connect(&own.streams(""), "a").await;
     let store = broker.dedup_store().unwrap();
     assert!(

@@ -28,7 +28,7 @@ impl Harness for Restarted {
     }
 
     async fn restart(&self) -> bool {
-        let mut own = self.0.lock().unwrap();
+        let own = self.0.lock().unwrap();
         own.kill();
         own.up();
         true
@@ -39,7 +39,7 @@ postrider_conformance::some_cases!(Restarted(Mutex::new(Own::start(&[]))); lifec
 
 #[tokio::test]
 async fn what_is_waiting_survives_the_server_being_killed() {
-    let mut own = Own::start(&[]);
+    let own = Own::start(&[]);
     let topic = unique("killed");
     let broker = connect(&own.streams(""), "a").await;
     let mut open = open(&broker, spec(&topic, "g")).await;
@@ -78,7 +78,7 @@ async fn what_is_waiting_survives_the_server_being_killed() {
 
 #[tokio::test]
 async fn publishing_waits_for_the_server_and_says_what_it_knows() {
-    let mut own = Own::start(&[]);
+    let own = Own::start(&[]);
     let topic = unique("down");
     let broker = connect(&own.streams("?publish_timeout=1s"), "a").await;
     publish(&broker, &topic, ["x".into()]).await;
@@ -427,7 +427,7 @@ async fn what_pub_sub_misses_is_counted() {
 
 #[tokio::test]
 async fn pub_sub_comes_back_after_a_restart() {
-    let mut own = Own::start(&[]);
+    let own = Own::start(&[]);
     let topic = unique("restart");
     let broker = connect(&own.pub_sub(""), "a").await;
     let mut open = open(&broker, spec(&topic, "g")).await;

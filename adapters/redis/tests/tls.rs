@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use common::own::Own;
 use common::*;
 use postrider_contract::ErrorKind;
+use postrider_own_broker::Port;
 
 fn openssl(directory: &Path, arguments: &str) {
     let output = Command::new("openssl")
@@ -44,8 +45,8 @@ fn certificates(directory: &Path, host: &str, days: i32) {
     );
 }
 
-fn serve(directory: &Path) -> (Own, u16) {
-    let port = fastrand::u16(10_000..12_000);
+fn serve(directory: &Path) -> (Own, Port) {
+    let port = Port::free();
     let file = |name: &str| directory.join(name).display().to_string();
     let own = Own::start(&[
         "--tls-port",
