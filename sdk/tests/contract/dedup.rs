@@ -207,19 +207,19 @@ mod killed {
     use std::time::Duration;
 
     use postrider::{App, ErrorKind, ListenerState};
+    use postrider_own_broker::{OwnBroker, Server};
 
     use super::*;
-    use crate::own::OwnRedis;
 
     /// Where the marks are and the messages are not.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_store_that_is_killed_is_waited_for() {
-        let redis = OwnRedis::start();
+        let redis = OwnBroker::start(Server::Redis);
         let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
         let seen = Seen::default();
         let app = || {
             let app = App::new(&url).unwrap().name("shop").state(seen.clone());
-            app.dedup_url(redis.url()).listen(listeners![by_id])
+            app.dedup_url(redis.verb("url")).listen(listeners![by_id])
         };
         let running = app().start().await.unwrap();
         running.ready().await.unwrap();
@@ -228,7 +228,7 @@ mod killed {
         let status = || running.status().remove(0);
         eventually(|| format!("{:#?}", status()), || status().counts.handled == 1).await;
 
-        redis.ctl("kill");
+        redis.verb("kill");
         for id in ["a", "b"] {
             publish(&running, "contract.dedup.id", id, id).await;
         }
@@ -241,8 +241,7 @@ mod killed {
         let error = app().start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 
-        redis.ctl("start");
-        redis.ctl("wait");
+        redis.up();
         let done = || status().counts.duplicates == 1 && status().counts.handled == 2;
         eventually(|| format!("{:#?}", status()), done).await;
         assert_eq!(seen.all(), ["a attempt 1", "b attempt 1"]);

@@ -9,8 +9,6 @@ mod delivery;
 mod drain;
 mod failure;
 mod kit;
-#[cfg(feature = "redis")]
-mod own;
 mod replay;
 mod startup;
 
