@@ -275,7 +275,7 @@ impl Scene<'_> {
     }
 
     async fn amqp(&self) -> Result<Connection> {
-        let url = format!("amqp://guest:guest@127.0.0.1:{}/postrider", self.broker.port);
+        let url = format!("amqp://guest:guest@127.0.0.1:{}/postrider", self.broker.port());
         Ok(Connection::connect(&url, ConnectionProperties::default()).await?)
     }
 }

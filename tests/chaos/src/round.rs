@@ -119,9 +119,9 @@ impl Stage {
     fn new(plan: Plan, directory: &Path) -> Result<Self> {
         let broker = OwnBroker::prepare(plan.system, directory)?;
         let port = if plan.fault.needs_proxy() {
-            broker.proxy_port
+            broker.proxy_port()
         } else {
-            broker.port
+            broker.port()
         };
         Ok(Self {
             plan,
@@ -146,7 +146,7 @@ impl Stage {
     async fn play(&mut self) -> Result<()> {
         self.broker.up().await?;
         if self.plan.fault.needs_proxy() {
-            self.proxy = Some(Proxy::start(self.broker.proxy_port, self.broker.behind_port).await?);
+            self.proxy = Some(Proxy::start(self.broker.proxy_port(), self.broker.behind_port()).await?);
         }
         for _ in 0..CONSUMERS {
             self.fleet.add()?;
@@ -177,9 +177,9 @@ impl Stage {
 
     fn start_publishing(&mut self) -> Result<()> {
         let port = if self.proxy.is_some() {
-            self.broker.proxy_port
+            self.broker.proxy_port()
         } else {
-            self.broker.port
+            self.broker.port()
         };
         let url = self.plan.system.url(port);
         let rate = self.plan.rate.to_string();
@@ -290,7 +290,8 @@ impl Stage {
 
     /// Waits until everything confirmed is accounted for, or nothing moves any more.
     async fn settle(&mut self) -> Result<()> {
-        let inspector = Inspector::connect(self.plan.system, &self.plan.system.url(self.broker.port)).await?;
+        let inspector =
+            Inspector::connect(self.plan.system, &self.plan.system.url(self.broker.port())).await?;
         let settled = self.settle_by(&inspector).await;
         inspector.close().await;
         settled

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use postrider::contract::{Broker, BrokerUrl, Client};
+use postrider_own_broker::Server;
 
 use crate::Result;
 
@@ -32,11 +33,12 @@ impl System {
         }
     }
 
-    /// As tests/brokers knows it.
-    pub(crate) fn server(self) -> &'static str {
+    /// What serves it.
+    pub(crate) fn server(self) -> Server {
         match self {
-            Self::RedisPubsub => "redis",
-            other => other.name(),
+            Self::Kafka => Server::Kafka,
+            Self::Rabbitmq => Server::Rabbitmq,
+            Self::Redis | Self::RedisPubsub => Server::Redis,
         }
     }
 
