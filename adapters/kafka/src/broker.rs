@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use crate::dead_letters::Letters;
+use crate::dead_letters::{Letters, Resolving};
 use crate::failure::failure;
 use crate::group::Group;
 use crate::inspector::{Inspector, blocking};
@@ -44,17 +44,19 @@ pub async fn connect(url: &BrokerUrl, client: Client) -> Result<Arc<dyn Broker>,
     let outbox = Arc::new(Outbox::new(settings.clone(), inspector.clone())?);
     let groups = Arc::new(Mutex::new(Groups::default()));
     let repair = Arc::new(Notify::new());
+    let resolving = Arc::<Resolving>::default();
     let chores = Chores {
         settings: settings.clone(),
         inspector: inspector.clone(),
         outbox: outbox.clone(),
         groups: groups.clone(),
         repair: repair.clone(),
+        resolving: resolving.clone(),
     };
     Ok(Arc::new(Kafka {
         capabilities: capabilities(&settings),
         housekeeping: tokio::spawn(chores.run()),
-        resolving: Arc::default(),
+        resolving,
         settings,
         inspector,
         outbox,
@@ -92,7 +94,7 @@ struct Kafka {
     outbox: Arc<Outbox>,
     groups: Arc<Mutex<Groups>>,
     repair: Arc<Notify>,
-    resolving: Arc<tokio::sync::Mutex<()>>,
+    resolving: Arc<Resolving>,
     housekeeping: JoinHandle<()>,
 }
 
@@ -202,6 +204,8 @@ impl Broker for Kafka {
         for group in &groups {
             group.begin_leaving();
         }
+        let trimming = trim_due(&self.settings, &self.inspector, &self.outbox, &self.resolving);
+        let _ = timeout_at(until, trimming).await;
         self.outbox.publisher.close(deadline).await;
         let mut late = Vec::new();
         for group in groups {
@@ -233,6 +237,22 @@ impl Drop for Kafka {
     }
 }
 
+/// Deletes the beginnings of dead-letter topics that were resolved a while ago.
+async fn trim_due(
+    settings: &Settings,
+    inspector: &Inspector,
+    outbox: &Arc<Outbox>,
+    resolving: &Arc<Resolving>,
+) {
+    let due = resolving.lock().await.take_due();
+    for [topic, source, group] in due {
+        let names = (&*topic, &*source, &*group);
+        Letters::new(settings, inspector, outbox, resolving, names)
+            .trim()
+            .await;
+    }
+}
+
 /// What is done beside.
 struct Chores {
     settings: Settings,
@@ -240,6 +260,7 @@ struct Chores {
     outbox: Arc<Outbox>,
     groups: Arc<Mutex<Groups>>,
     repair: Arc<Notify>,
+    resolving: Arc<Resolving>,
 }
 
 impl Chores {
@@ -249,7 +270,13 @@ impl Chores {
         loop {
             tokio::select! {
                 _ = ticks.tick() => {
-                    let _ = self.inspector.ask(|inspector| { inspector.serve(); Ok(()) }).await;
+                    let serving = self.inspector.ask(|inspector| {
+                        inspector.serve();
+                        inspector.reader.rest(HOUSEKEEPING);
+                        Ok(())
+                    });
+                    let _ = serving.await;
+                    trim_due(&self.settings, &self.inspector, &self.outbox, &self.resolving).await;
                     for group in self.running() {
                         group.move_stragglers(&self.outbox).await;
                     }

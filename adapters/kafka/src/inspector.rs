@@ -15,6 +15,7 @@ use crate::failure::{coded, failure};
 use crate::lock::lock;
 use crate::observer::Observer;
 use crate::options::Settings;
+use crate::reader::Reader;
 
 /// One question.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -40,6 +41,8 @@ pub(crate) struct Extent {
 pub(crate) struct Inspector {
     settings: Arc<Settings>,
     asking: Arc<Mutex<Asking>>,
+    /// Reads what lies in topics.
+    pub(crate) reader: Reader,
 }
 
 /// The client at the time.
@@ -55,8 +58,10 @@ impl Inspector {
             client: make(settings)?,
             silent: None,
         };
+        let settings = Arc::new(settings.clone());
         Ok(Self {
-            settings: Arc::new(settings.clone()),
+            reader: Reader::new(&settings),
+            settings,
             asking: Arc::new(Mutex::new(asking)),
         })
     }

@@ -203,7 +203,9 @@ impl Settings {
         let mut config = self.consumer("postrider-reader");
         config
             .set("group.protocol", "classic")
-            .set("enable.partition.eof", "true");
+            .set("enable.partition.eof", "true")
+            // A range that is read is there: a request that waits for more only holds up the next range.
+            .set("fetch.wait.max.ms", "1");
         config
     }
 }

@@ -1,6 +1,7 @@
-//! Reads a range of one partition, without a group and without leaving a trace.
+//! Reads ranges of partitions, without a group and without leaving a trace.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Error, ErrorKind, Message};
@@ -12,6 +13,7 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
 use crate::failure::failure;
+use crate::lock::lock;
 use crate::observer::Observer;
 use crate::options::Settings;
 use crate::record::{Arena, inbound};
@@ -19,21 +21,73 @@ use crate::record::{Arena, inbound};
 /// How long nothing may come although something is there.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// Shows every record of `range` that is still there to `visit`, in order, until it has seen enough. Blocks.
-pub(crate) fn read(
-    settings: &Settings,
+/// Looking up a topic.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A client that is kept for a while after it has read: to make one and connect it takes longer than most ranges.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    settings: Arc<Settings>,
+    idle: Arc<Mutex<Option<Idle>>>,
+}
+
+struct Idle {
+    client: BaseConsumer<Observer>,
+    since: Instant,
+}
+
+impl Reader {
+    pub(crate) fn new(settings: &Arc<Settings>) -> Self {
+        Self {
+            settings: settings.clone(),
+            idle: Arc::default(),
+        }
+    }
+
+    /// Shows every record of `range` that is still there to `visit`, in order, until it has seen enough. Blocks.
+    pub(crate) fn read(
+        &self,
+        topic: &str,
+        partition: i32,
+        range: Range<i64>,
+        visit: impl FnMut(i64, Message) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let failed = |error: &KafkaError| failure(&format!("reading topic `{topic}`"), error);
+        let kept = lock(&self.idle).take();
+        let client = match kept {
+            Some(idle) => idle.client,
+            None => BaseConsumer::from_config_and_context(&self.settings.reader(), Observer::default())
+                .map_err(|e| failed(&e))?,
+        };
+        // A topic that it meets for the first time is looked up once a second otherwise. Where this fails reading tells.
+        let _ = client.fetch_metadata(Some(topic), LOOK);
+        read(&client, topic, partition, range, visit)?;
+        // One that failed is not trusted again.
+        client.unassign().map_err(|e| failed(&e))?;
+        let since = Instant::now();
+        let other = lock(&self.idle).replace(Idle { client, since });
+        drop(other);
+        Ok(())
+    }
+
+    /// Lets go of a client that has not been used for so long. Blocks.
+    pub(crate) fn rest(&self, unused: Duration) {
+        let idle = lock(&self.idle).take_if(|idle| idle.since.elapsed() >= unused);
+        drop(idle);
+    }
+}
+
+fn read(
+    consumer: &BaseConsumer<Observer>,
     topic: &str,
     partition: i32,
     range: Range<i64>,
     mut visit: impl FnMut(i64, Message) -> ControlFlow<()>,
 ) -> Result<(), Error> {
-    if range.is_empty() {
-        return Ok(());
-    }
     let failed = |error: &KafkaError| failure(&format!("reading topic `{topic}`"), error);
-    let consumer: BaseConsumer<Observer> =
-        BaseConsumer::from_config_and_context(&settings.reader(), Observer::default())
-            .map_err(|e| failed(&e))?;
     let mut assignment = TopicPartitionList::new();
     assignment
         .add_partition_offset(topic, partition, Offset::Offset(range.start))
@@ -56,7 +110,7 @@ pub(crate) fn read(
                     return Ok(());
                 }
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+            Some(Err(KafkaError::PartitionEOF(which))) if which == partition => return Ok(()),
             Some(Err(error)) => {
                 let told = failed(&error);
                 if !told.is_retryable() {

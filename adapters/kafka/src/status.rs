@@ -29,7 +29,7 @@ pub(crate) fn status(settings: &Settings, inspector: &Inspector, spec: &Spec) ->
         unsettled: topic.map(|_| held(topic) + held(retry)),
         retrying: retry.map(|depth| depth.lag.saturating_sub(depth.held)),
         dead: match &spec.dead_letter {
-            Some(topic) => dead(settings, inspector, topic)?,
+            Some(topic) => dead(inspector, topic)?,
             None => None,
         },
     })
@@ -72,14 +72,14 @@ fn depth(
 }
 
 /// How many dead letters are neither replayed nor purged.
-fn dead(settings: &Settings, inspector: &Inspector, topic: &str) -> Result<Option<u64>, Error> {
+fn dead(inspector: &Inspector, topic: &str) -> Result<Option<u64>, Error> {
     let Some(partitions) = inspector.partitions(topic)? else {
         return Ok(None);
     };
     let extents = inspector.extents(topic, partitions)?;
     let held: i64 = extents.iter().map(|extent| extent.high - extent.low).sum();
     let mut resolved = Resolved::new(resolved_topic(topic));
-    resolved.refresh(settings, inspector)?;
+    resolved.refresh(inspector)?;
     let gone = (0..)
         .zip(&extents)
         .map(|(partition, extent)| resolved.count(partition, *extent));

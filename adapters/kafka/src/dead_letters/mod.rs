@@ -4,6 +4,7 @@
 //! is marked at the beginning of the topic is deleted, as far as every group that listens to the dead letters has got.
 
 mod resolved;
+mod trims;
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -17,6 +18,7 @@ use rdkafka::topic_partition_list::Offset;
 
 pub(crate) use self::resolved::Resolved;
 use self::resolved::{marker, no_marker};
+pub(crate) use self::trims::Resolving;
 use crate::failure::failure;
 use crate::inspector::{Extent, Inspector, blocking, committed};
 use crate::lock::lock;
@@ -24,7 +26,6 @@ use crate::naming::{Purpose, of_retry_topic, resolved_topic};
 use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::publisher::Parcel;
-use crate::reader::read;
 use crate::topics::{Admin, doing};
 
 /// Where a dead letter lies; as text it is its id.
@@ -62,8 +63,7 @@ pub(crate) struct Letters {
     pub(crate) settings: Settings,
     pub(crate) inspector: Inspector,
     pub(crate) outbox: Arc<Outbox>,
-    /// One at a time in this process, so that none is replayed twice.
-    pub(crate) resolving: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) resolving: Arc<Resolving>,
     topic: Arc<str>,
     source: Arc<str>,
     group: Arc<str>,
@@ -75,7 +75,7 @@ impl Letters {
         settings: &Settings,
         inspector: &Inspector,
         outbox: &Arc<Outbox>,
-        resolving: &Arc<tokio::sync::Mutex<()>>,
+        resolving: &Arc<Resolving>,
         (topic, source, group): (&str, &str, &str),
     ) -> Self {
         Self {
@@ -109,19 +109,16 @@ impl Letters {
             return Ok(found);
         }
         let mut resolved = lock(&self.resolved);
-        resolved.refresh(&self.settings, &self.inspector)?;
+        resolved.refresh(&self.inspector)?;
         for (partition, extent) in (0..).zip(self.extents()?) {
             let from = match after {
                 Some(after) if after.partition > partition => continue,
                 Some(after) if after.partition == partition => extent.low.max(after.offset + 1),
                 _ => extent.low,
             };
-            read(
-                &self.settings,
-                &self.topic,
-                partition,
-                from..extent.high,
-                |offset, message| {
+            self.inspector
+                .reader
+                .read(&self.topic, partition, from..extent.high, |offset, message| {
                     let place = Place { partition, offset };
                     if self.is_ours(&message) && !resolved.has(place, &message) {
                         let id = place.id();
@@ -132,8 +129,7 @@ impl Letters {
                     } else {
                         ControlFlow::Break(())
                     }
-                },
-            )?;
+                })?;
             if found.len() >= max {
                 break;
             }
@@ -144,7 +140,7 @@ impl Letters {
     /// The dead letters at these places that are there and not resolved. Blocks.
     fn fetch(&self, places: &[Place]) -> Result<BTreeMap<Place, Message>, Error> {
         let mut resolved = lock(&self.resolved);
-        resolved.refresh(&self.settings, &self.inspector)?;
+        resolved.refresh(&self.inspector)?;
         let mut found = BTreeMap::new();
         for (partition, extent) in (0..).zip(self.extents()?) {
             let mut wanted: Vec<i64> = places
@@ -158,26 +154,22 @@ impl Letters {
             let (Some(&first), Some(&last)) = (wanted.first(), wanted.last()) else {
                 continue;
             };
-            read(
-                &self.settings,
-                &self.topic,
-                partition,
-                first..last + 1,
-                |offset, message| {
+            self.inspector
+                .reader
+                .read(&self.topic, partition, first..last + 1, |offset, message| {
                     let place = Place { partition, offset };
                     if wanted.binary_search(&offset).is_ok() && !resolved.has(place, &message) {
                         found.insert(place, message);
                     }
                     ControlFlow::Continue(())
-                },
-            )?;
+                })?;
         }
         Ok(found)
     }
 
     async fn resolve(&self, ids: &[Bytes], how: Resolve) -> Vec<Result<(), Error>> {
         let resolving = self.resolving.clone();
-        let _one_at_a_time = resolving.lock().await;
+        let mut trims = resolving.lock().await;
         let places: Vec<_> = ids.iter().map(|id| Place::parse(id)).collect();
         let fetched = blocking({
             let (letters, places) = (self.clone(), places.iter().flatten().copied().collect::<Vec<_>>());
@@ -195,7 +187,9 @@ impl Letters {
         letters.retain(|place, _| !strangers.contains(place));
         let letters: Vec<(Place, Message)> = letters.into_iter().collect();
         let mut failed = self.carry_out(&letters, how).await;
-        self.trim().await;
+        if trims.begin(&self.topic, (&self.source, &self.group)) {
+            self.trim().await;
+        }
         for place in strangers {
             let text = format!(
                 "dead letter {}:{} belongs to another group",
@@ -271,7 +265,7 @@ impl Letters {
     }
 
     /// Deletes the resolved beginning of the topic, and the markers that it needed. What fails is tried the next time.
-    async fn trim(&self) {
+    pub(crate) async fn trim(&self) {
         let letters = self.clone();
         let plan = blocking(move || letters.resolved_beginning()).await;
         let deleted = match plan {
@@ -311,7 +305,7 @@ impl Letters {
         let extents = self.extents()?;
         let listeners = self.listeners(extents.len() as i32)?;
         let mut resolved = lock(&self.resolved);
-        resolved.refresh(&self.settings, &self.inspector)?;
+        resolved.refresh(&self.inspector)?;
         let mut list = TopicPartitionList::new();
         for (partition, extent) in (0..).zip(extents) {
             let seen = |positions: &Vec<Option<i64>>| {
@@ -319,20 +313,16 @@ impl Letters {
             };
             let limit = listeners.iter().map(seen).fold(extent.high, i64::min);
             let mut end = extent.low;
-            read(
-                &self.settings,
-                &self.topic,
-                partition,
-                extent.low..limit,
-                |offset, letter| {
+            self.inspector
+                .reader
+                .read(&self.topic, partition, extent.low..limit, |offset, letter| {
                     if resolved.has(Place { partition, offset }, &letter) {
                         end = offset + 1;
                         ControlFlow::Continue(())
                     } else {
                         ControlFlow::Break(())
                     }
-                },
-            )?;
+                })?;
             if end > extent.low {
                 list.add_partition_offset(&self.topic, partition, Offset::Offset(end))
                     .map_err(|error| failure("deleting resolved dead letters", &error))?;

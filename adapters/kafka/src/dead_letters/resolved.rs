@@ -7,8 +7,6 @@ use postrider_contract::{Bytes, Error, Message, dead_letter_id};
 
 use super::Place;
 use crate::inspector::{Extent, Inspector};
-use crate::options::Settings;
-use crate::reader::read;
 
 /// The markers, as far as they were read.
 pub(crate) struct Resolved {
@@ -29,7 +27,7 @@ impl Resolved {
     }
 
     /// Reads what is new. Blocks.
-    pub(crate) fn refresh(&mut self, settings: &Settings, inspector: &Inspector) -> Result<(), Error> {
+    pub(crate) fn refresh(&mut self, inspector: &Inspector) -> Result<(), Error> {
         // Made when the first dead letter is resolved.
         if inspector.partitions(&self.topic)?.is_none() {
             return Ok(());
@@ -40,15 +38,17 @@ impl Resolved {
         }
         let from = self.next.max(extent.low);
         let markers = &mut self.markers;
-        read(settings, &self.topic, 0, from..extent.high, |_, marker| {
-            if let Some(place) = marker.key.as_ref().and_then(|key| Place::parse(key)) {
-                match marker.payload {
-                    Some(identity) => markers.insert(place, identity),
-                    None => markers.remove(&place),
-                };
-            }
-            ControlFlow::Continue(())
-        })?;
+        inspector
+            .reader
+            .read(&self.topic, 0, from..extent.high, |_, marker| {
+                if let Some(place) = marker.key.as_ref().and_then(|key| Place::parse(key)) {
+                    match marker.payload {
+                        Some(identity) => markers.insert(place, identity),
+                        None => markers.remove(&place),
+                    };
+                }
+                ControlFlow::Continue(())
+            })?;
         self.next = extent.high;
         Ok(())
     }
