@@ -1,9 +1,14 @@
 //! Listeners with `dedup`: what was handled is acknowledged without the handler, wherever its marks are.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use postrider::contract::ByteString;
 use postrider::dead_letters::Filter;
+use postrider::dedup::{DedupScope, DedupStore, MemoryStore};
 use postrider::prelude::*;
-use postrider::{ListenerStatus, Running};
+use postrider::{Error, ListenerStatus, Running};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::kit::{Seen, Target, eventually};
 use crate::on_every_broker;
@@ -58,6 +63,7 @@ desks! {
     by_id on "contract.dedup.id" by [dedup(window = "1h")]
     by_key on "contract.dedup.key" by [dedup(window = "1h", key = "number")]
     that_fails on "contract.dedup.fails" by [dedup(window = "1h")]
+    that_is_cut_off on "contract.dedup.cut_off" by [dedup(window = "1h")]
     that_gives_up on "contract.dedup.given_up" by [dedup(window = "1h")]
 }
 
@@ -147,8 +153,75 @@ async fn a_replayed_dead_letter_is_no_duplicate(target: Target) {
     running.shutdown().await.unwrap();
 }
 
+/// Sets a mark and does not say so.
+struct Silent {
+    marks: Arc<MemoryStore>,
+    marked: UnboundedSender<Vec<u8>>,
+}
+
+#[postrider::async_trait]
+impl DedupStore for Silent {
+    async fn seen(&self, scope: DedupScope<'_>, id: &[u8]) -> Result<bool, Error> {
+        self.marks.seen(scope, id).await
+    }
+
+    async fn mark(&self, scope: DedupScope<'_>, id: &[u8], window: Duration) -> Result<(), Error> {
+        self.marks.mark(scope, id, window).await?;
+        self.marked.send(id.to_vec()).unwrap();
+        std::future::pending().await
+    }
+
+    fn describe(&self) -> String {
+        self.marks.describe()
+    }
+}
+
+async fn what_was_marked_and_not_acknowledged_is_not_handled_again(mut target: Target) {
+    if target.broker.starts_with("redis") {
+        target.url += "?lease=1s";
+    }
+    let (seen, marks) = (Seen::default(), Arc::new(MemoryStore::new()));
+    let publisher = target.publisher().await;
+    // A runtime of its own stands for the process: when it goes, so do its tasks and connections, wherever they are.
+    let process = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let (marked, mut is_marked) = unbounded_channel();
+    let (ready, mut is_ready) = unbounded_channel();
+    let silent = Silent {
+        marks: marks.clone(),
+        marked,
+    };
+    let app = target.app().state(seen.clone()).dedup_store(Arc::new(silent));
+    process.spawn(async move {
+        let running = app.listen(listeners![that_is_cut_off]).start().await.unwrap();
+        running.ready().await.unwrap();
+        ready.send(()).unwrap();
+        std::future::pending::<()>().await;
+    });
+    is_ready.recv().await.unwrap();
+    let parcel = Parcel {
+        run: target.name.clone(),
+        number: "a".to_owned(),
+    };
+    let draft = publisher.topic("contract.dedup.cut_off").id(target.name.clone());
+    draft.send(&parcel).await.unwrap();
+    seen.count(1).await;
+    while is_marked.recv().await.unwrap() != target.name.as_bytes() {}
+    process.shutdown_background();
+
+    let app = target.app().state(seen.clone()).dedup_store(marks);
+    let running = app.listen(listeners![that_is_cut_off]).start().await.unwrap();
+    duplicates(&[&running], 1).await;
+    assert_eq!(seen.all(), ["a attempt 1"]);
+    running.shutdown().await.unwrap();
+}
+
 on_every_broker! {
     what_was_handled_is_acknowledged_without_the_handler
+    what_was_marked_and_not_acknowledged_is_not_handled_again
     a_field_of_the_payload_tells_messages_too
     a_retry_is_no_duplicate_of_what_failed
     a_replayed_dead_letter_is_no_duplicate
@@ -204,8 +277,6 @@ mod shared {
 
 #[cfg(feature = "redis")]
 mod killed {
-    use std::time::Duration;
-
     use postrider::{App, ErrorKind, ListenerState};
     use postrider_own_broker::{OwnBroker, Server};
 
