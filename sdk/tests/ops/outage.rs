@@ -1,14 +1,13 @@
 //! A broker of the test's own is killed, and frozen: readiness says so, and why, within ten seconds, and is true again
 //! afterwards.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
-use std::process::Command;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postrider::Running;
 use postrider::prelude::*;
+use postrider_own_broker::{OwnBroker, Server};
 use serde_json::Value;
 
 use crate::http::get;
@@ -17,81 +16,23 @@ use crate::value;
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A broker that nobody else uses.
-struct Own {
-    broker: &'static str,
-    pubsub: bool,
-    state: PathBuf,
-    settings: Vec<(String, String)>,
+/// Starts one that nobody else uses.
+fn start(broker: &str) -> OwnBroker {
+    OwnBroker::start(match broker {
+        "rabbitmq" => Server::Rabbitmq,
+        "kafka" => Server::Kafka,
+        _ => Server::Redis,
+    })
 }
 
-impl Own {
-    fn start(broker: &'static str) -> Self {
-        let state = std::env::temp_dir().join(format!("postrider-ops-{broker}-{}", std::process::id()));
-        // Tests run side by side: each looks elsewhere.
-        let (ports, skip): (&[&str], usize) = match broker {
-            "rabbitmq" => (&["PORT", "NODE_PORT", "EPMD_PORT"], 0),
-            "kafka" => (&["PORT", "CONTROLLER_PORT", "BEHIND_PROXY_PORT"], 20),
-            "redis" => (&["PORT"], 40),
-            _ => (&["PORT"], 60),
-        };
-        let (broker, pubsub) = match broker.strip_suffix("_pubsub") {
-            Some(broker) => (broker, true),
-            None => (broker, false),
-        };
-        // Below the range of outgoing connections, which must not take them while the broker is down.
-        let begin = 15_000 + (std::process::id() as u16 % 5_000);
-        let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-        let mut free = (begin..20_900).filter(free).skip(skip);
-        let mut settings = vec![("POSTRIDER_TEST_STATE".to_owned(), state.display().to_string())];
-        for port in ports {
-            let name = format!("POSTRIDER_TEST_{}_{port}", broker.to_uppercase());
-            settings.push((name, free.next().unwrap().to_string()));
-        }
-        let own = Self {
-            broker,
-            pubsub,
-            state,
-            settings,
-        };
-        own.ctl("start");
-        own.ctl("wait");
-        own
-    }
-
-    /// With shorter silences than the usual ones, after which a frozen broker would be noticed too, but later.
-    fn url(&self) -> String {
-        let url = self.ctl("url");
-        match self.broker {
-            "rabbitmq" => url + "?heartbeat=3s",
-            "kafka" => url + "?session_timeout=6s",
-            _ if self.pubsub => url.replacen("redis://", "redis+pubsub://", 1),
-            _ => url,
-        }
-    }
-
-    fn ctl(&self, verb: &str) -> String {
-        let ctl = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/brokers/ctl");
-        let output = Command::new(ctl)
-            .args([verb, self.broker])
-            .envs(self.settings.iter().cloned())
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "ctl {verb} {}: {text}{error}",
-            self.broker
-        );
-        text
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.ctl("clean")));
-        let _ = std::fs::remove_dir_all(&self.state);
+/// With shorter silences than the usual ones, after which a frozen broker would be noticed too, but later.
+fn url(own: &OwnBroker, broker: &str) -> String {
+    let url = own.verb("url");
+    match broker {
+        "rabbitmq" => url + "?heartbeat=3s",
+        "kafka" => url + "?session_timeout=6s",
+        "redis_pubsub" => url.replacen("redis://", "redis+pubsub://", 1),
+        _ => url,
     }
 }
 
@@ -115,9 +56,11 @@ async fn outage(broker: &'static str) {
     if Target::find(broker).is_none() {
         return;
     }
-    let own = tokio::task::spawn_blocking(move || Own::start(broker));
+    let own = tokio::task::spawn_blocking(move || start(broker));
     let own = Arc::new(own.await.unwrap());
-    let app = App::new(&own.url()).unwrap().name(format!("outage-{broker}"));
+    let app = App::new(&url(&own, broker))
+        .unwrap()
+        .name(format!("outage-{broker}"));
     let app = app.ops("0").unwrap();
     let running = app.listen(listeners![outlives]).start().await.unwrap();
     running.ready().await.unwrap();
@@ -136,9 +79,9 @@ async fn outage(broker: &'static str) {
     tokio::task::spawn_blocking(move || drop(own)).await.unwrap();
 }
 
-async fn verb(own: &Arc<Own>, verb: &'static str) {
+async fn verb(own: &Arc<OwnBroker>, verb: &'static str) {
     let own = own.clone();
-    tokio::task::spawn_blocking(move || own.ctl(verb)).await.unwrap();
+    tokio::task::spawn_blocking(move || own.verb(verb)).await.unwrap();
 }
 
 async fn told_while_down(running: &Running, how: &str) {
