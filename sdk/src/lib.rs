@@ -55,9 +55,14 @@ pub use publisher::{Draft, Publisher};
 ///
 /// let both = listeners![book, stock::reserve];
 /// # assert_eq!(both.len(), 2);
+/// let none = listeners![];
+/// # assert!(none.is_empty());
 /// ```
 #[macro_export]
 macro_rules! listeners {
+    () => {
+        ::std::vec::Vec::<$crate::__private::Registration>::new()
+    };
     ($($($segment:ident)::+),* $(,)?) => {
         ::std::vec![$($crate::__private::Register::register($($segment)::+ {})),*]
     };

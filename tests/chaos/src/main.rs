@@ -25,7 +25,7 @@ mod work;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 use planted::Planted;
 use rounds::Rounds;
@@ -49,26 +49,29 @@ struct Arguments {
 enum Role {
     #[command(hide = true)]
     Publisher {
-        #[arg(long)]
-        broker: System,
-        #[arg(long)]
-        url: String,
-        #[arg(long)]
-        journal: PathBuf,
+        #[command(flatten)]
+        place: Place,
         #[arg(long)]
         rate: u64,
     },
     #[command(hide = true)]
     Consumer {
-        #[arg(long)]
-        broker: System,
-        #[arg(long)]
-        url: String,
-        #[arg(long)]
-        journal: PathBuf,
+        #[command(flatten)]
+        place: Place,
         #[arg(long)]
         planted: Option<Planted>,
     },
+}
+
+/// Which broker a process works with, and where it writes down what it does.
+#[derive(Args)]
+struct Place {
+    #[arg(long)]
+    broker: System,
+    #[arg(long)]
+    url: String,
+    #[arg(long)]
+    journal: PathBuf,
 }
 
 #[tokio::main]
@@ -93,18 +96,12 @@ async fn main() -> ExitCode {
 
 async fn play(role: Role) -> Result<()> {
     match role {
-        Role::Publisher {
-            broker,
-            url,
-            journal,
-            rate,
-        } => publishing::publish(broker, &url, &journal, rate).await,
-        Role::Consumer {
-            broker,
-            url,
-            journal,
-            planted,
-        } => consuming::consume(broker, &url, &journal, planted).await,
+        Role::Publisher { place, rate } => {
+            publishing::publish(place.broker, &place.url, &place.journal, rate).await
+        }
+        Role::Consumer { place, planted } => {
+            consuming::consume(place.broker, &place.url, &place.journal, planted).await
+        }
     }
 }
 
