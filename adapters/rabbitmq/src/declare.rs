@@ -1,24 +1,16 @@
 //! One declaration at a time, in either mode, with faults a person can act on.
 
 use std::fmt::Write as _;
-use std::io;
-use std::pin::pin;
-use std::time::Duration;
 
 use lapin::options::{ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Connection, ExchangeKind, Queue};
+use lapin::{Channel, ExchangeKind, Queue};
 use postrider_contract::{Error, ErrorKind, Problem, Topology as Mode};
-use tokio::time::{Instant, timeout};
 
 use crate::fault;
+use crate::line::{answer, open_channel};
 use crate::link::Live;
 use crate::properties::short;
-
-/// A broker that has lost its majority does not answer a declaration.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How often it is looked at whether an answer can still come.
-const LOOK: Duration = Duration::from_millis(250);
 
 /// What is wrong with one exchange or queue.
 #[derive(Debug)]
@@ -281,53 +273,4 @@ fn told(arguments: &FieldTable) -> String {
         other => format!("{name}={other:?}"),
     };
     arguments.into_iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// A new channel, within reason.
-pub(crate) async fn open_channel(live: &Live) -> lapin::Result<Channel> {
-    answer(&*live.connection, live.connection.create_channel()).await
-}
-
-/// What a question is asked on.
-pub(crate) trait Line {
-    /// No answer can come by it any more.
-    fn is_cut(&self) -> bool;
-}
-
-impl Line for Connection {
-    fn is_cut(&self) -> bool {
-        !self.status().connected()
-    }
-}
-
-impl Line for Channel {
-    fn is_cut(&self) -> bool {
-        !self.status().connected()
-    }
-}
-
-/// Waits for an answer of the broker, within reason. What is asked in the moment in which a connection is lost the client
-/// library may never answer, neither with an error (lapin 4.12.3), so the line is looked at, too.
-pub(crate) async fn answer<T>(
-    line: &impl Line,
-    step: impl Future<Output = lapin::Result<T>>,
-) -> lapin::Result<T> {
-    let mut step = pin!(step);
-    let deadline = Instant::now() + PATIENCE;
-    let mut was_cut = false;
-    loop {
-        if let Ok(answered) = timeout(LOOK, &mut step).await {
-            return answered;
-        }
-        // The error itself, which tells more, may be on its way: it has until the next look.
-        if was_cut {
-            let text = "the connection was lost before the broker answered";
-            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, text).into());
-        }
-        was_cut = line.is_cut();
-        if Instant::now() >= deadline {
-            let text = format!("no answer within {PATIENCE:?}");
-            return Err(io::Error::new(io::ErrorKind::TimedOut, text).into());
-        }
-    }
 }

@@ -10,8 +10,8 @@ use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
-use crate::declare::{answer, open_channel};
 use crate::fault;
+use crate::line::{answer, open_channel};
 use crate::link::Live;
 use crate::properties::short;
 use crate::quarantine;

@@ -83,6 +83,7 @@ mod held;
 mod keeper;
 mod ladder;
 mod layout;
+mod line;
 mod link;
 mod options;
 mod outgoing;

@@ -16,9 +16,9 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::confirms::{Flights, Slot};
-use crate::declare::{answer, open_channel};
 use crate::fate::{Fate, verdict};
 use crate::fault;
+use crate::line::{answer, open_channel};
 use crate::link::{Link, Live};
 use crate::outgoing::Parcel;
 use crate::publisher::{Answer, Batch, Request};

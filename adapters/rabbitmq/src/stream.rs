@@ -10,9 +10,9 @@ use lapin::{BasicProperties, Channel, Consumer};
 use postrider_contract::{Error, ErrorKind};
 use tokio::time::timeout;
 
-use crate::declare::{answer, open_channel};
 use crate::fault;
 use crate::layout::MARKS;
+use crate::line::{answer, open_channel};
 use crate::link::Link;
 use crate::properties::{self, short};
 use crate::quarantine::is_parse_error;

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use postrider_contract::{Error, Spec};
 
-use crate::declare::{Declarer, answer, open_channel};
+use crate::declare::Declarer;
 use crate::fault;
 use crate::ladder::{Destination, destination};
 use crate::layout::UNROUTED;
+use crate::line::{answer, open_channel};
 use crate::link::Live;
 use crate::outgoing::rerouted;
 use crate::subscription::Shared;
