@@ -6,8 +6,14 @@ use crate::{ByteString, Bytes};
 /// The headers of a message, in order; a name may occur more than once. Names are compared exactly.
 ///
 /// Cheap to clone: copies share their content until one is changed. Empty headers own nothing.
-#[derive(Clone, Default, PartialEq)]
-pub struct Headers(Option<Arc<Vec<(ByteString, Value)>>>);
+#[derive(Clone, Default)]
+pub struct Headers {
+    /// As they were received, in one allocation. Never beside `growing`.
+    fixed: Option<Arc<[Entry]>>,
+    growing: Option<Arc<Vec<Entry>>>,
+}
+
+type Entry = (ByteString, Value);
 
 /// A header's value. Brokers with typed headers keep the type; the others carry its text or bytes.
 #[derive(Debug, Clone, PartialEq)]
@@ -112,12 +118,29 @@ value_from! {
 impl Headers {
     /// No headers.
     pub const fn new() -> Self {
-        Self(None)
+        Self {
+            fixed: None,
+            growing: None,
+        }
     }
 
     /// No headers, with room for this many.
     pub fn with_capacity(headers: usize) -> Self {
-        Self(Some(Arc::new(Vec::with_capacity(headers))))
+        Self {
+            growing: Some(Arc::new(Vec::with_capacity(headers))),
+            ..Self::new()
+        }
+    }
+
+    /// These headers, in one allocation: for adapters, which read them into a vector that they use again. Leaves it empty.
+    pub fn take_from(entries: &mut Vec<(ByteString, Value)>) -> Self {
+        if entries.is_empty() {
+            return Self::new();
+        }
+        Self {
+            fixed: Some(entries.drain(..).collect()),
+            ..Self::new()
+        }
     }
 
     /// The first value under this name.
@@ -137,7 +160,11 @@ impl Headers {
 
     /// All of them as they are held.
     pub fn entries(&self) -> &[(ByteString, Value)] {
-        self.0.as_deref().map_or(&[], Vec::as_slice)
+        match (&self.fixed, &self.growing) {
+            (Some(entries), _) => entries,
+            (None, Some(entries)) => entries,
+            (None, None) => &[],
+        }
     }
 
     /// Replaces every value under this name by one.
@@ -185,8 +212,16 @@ impl Headers {
             .sum()
     }
 
-    fn to_mut(&mut self) -> &mut Vec<(ByteString, Value)> {
-        Arc::make_mut(self.0.get_or_insert_with(Arc::default))
+    fn to_mut(&mut self) -> &mut Vec<Entry> {
+        let fixed = self.fixed.take();
+        let begin = || Arc::new(fixed.map_or_else(Vec::new, |entries| entries.to_vec()));
+        Arc::make_mut(self.growing.get_or_insert_with(begin))
+    }
+}
+
+impl PartialEq for Headers {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries() == other.entries()
     }
 }
 
@@ -200,11 +235,11 @@ impl fmt::Debug for Headers {
 
 impl<N: Into<ByteString>, V: Into<Value>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(entries: I) -> Self {
-        let entries: Vec<_> = entries
-            .into_iter()
-            .map(|(name, value)| (name.into(), value.into()))
-            .collect();
-        Self((!entries.is_empty()).then(|| Arc::new(entries)))
+        let mut headers = Self::new();
+        for (name, value) in entries {
+            headers.append(name, value);
+        }
+        headers
     }
 }
 
@@ -221,6 +256,20 @@ mod tests {
         assert_eq!(two.iter().filter(|(name, _)| *name == "a").count(), 2);
         one.remove("b");
         assert_eq!((one.len(), two.len()), (1, 3));
+    }
+
+    #[test]
+    fn received_ones_are_read_and_changed_as_others() {
+        let mut entries = vec![("a".into(), Value::from("1")), ("b".into(), Value::from("2"))];
+        let received = Headers::take_from(&mut entries);
+        assert!(entries.is_empty());
+        assert_eq!(received, [("a", "1"), ("b", "2")].into_iter().collect());
+        let mut changed = received.clone();
+        changed.append("a", "3");
+        changed.remove("b");
+        assert_eq!(changed, [("a", "1"), ("a", "3")].into_iter().collect());
+        assert_eq!(received.len(), 2);
+        assert_eq!(Headers::take_from(&mut entries), Headers::new());
     }
 
     #[test]

@@ -100,8 +100,9 @@ impl Publisher {
         };
         let deadline = Instant::now() + self.settings.publish_timeout;
         let batch = Arc::new(Batch::new(parcels.len()));
+        let now = SystemTime::now();
         for (index, parcel) in parcels.iter().enumerate() {
-            if let Err(error) = enqueue(&producer, parcel, &batch, index, deadline).await {
+            if let Err(error) = enqueue(&producer, parcel, now, &batch, index, deadline).await {
                 batch.answer(index, Err(error));
             }
         }
@@ -178,11 +179,12 @@ fn make(settings: &Settings) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
 async fn enqueue(
     producer: &ThreadedProducer<Confirms>,
     parcel: &Parcel<'_>,
+    now: SystemTime,
     batch: &Arc<Batch>,
     index: usize,
     deadline: Instant,
 ) -> Result<(), Error> {
-    let sent = outbound(&parcel.message.headers, parcel.not_before)?;
+    let sent = outbound(&parcel.message.headers, parcel.not_before, now)?;
     let confirm = Box::new(Confirm {
         batch: batch.clone(),
         index,

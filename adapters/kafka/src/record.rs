@@ -16,19 +16,29 @@ const SMALL: usize = 4 * 1024;
 
 /// Copies small pieces side by side into chunks, so that a message costs no allocation for each of its parts.
 #[derive(Default)]
-pub(crate) struct Arena(BytesMut);
+pub(crate) struct Arena {
+    chunk: BytesMut,
+    /// The headers of the message that is being read.
+    entries: Vec<(ByteString, Value)>,
+}
 
 impl Arena {
+    /// The next pieces go into another chunk. What is handed to another thread is let go there: pieces of one chunk that
+    /// are copied and let go at the same time cost both threads the same cache line.
+    pub(crate) fn turn_over(&mut self) {
+        self.chunk = BytesMut::new();
+    }
+
     /// A copy that lives as long as it is needed; a chunk goes when the last of its pieces does.
     pub(crate) fn copy(&mut self, bytes: &[u8]) -> Bytes {
         if bytes.len() > SMALL {
             return Bytes::copy_from_slice(bytes);
         }
-        if self.0.capacity() < bytes.len() {
-            self.0 = BytesMut::with_capacity(CHUNK);
+        if self.chunk.capacity() < bytes.len() {
+            self.chunk = BytesMut::with_capacity(CHUNK);
         }
-        self.0.extend_from_slice(bytes);
-        self.0.split().freeze()
+        self.chunk.extend_from_slice(bytes);
+        self.chunk.split().freeze()
     }
 
     fn text(&mut self, text: &str) -> ByteString {
@@ -46,7 +56,8 @@ pub(crate) struct Inbound {
 
 /// Reads a record. `return_path`: it is known to come from a group's retry topic, so that its due time counts.
 pub(crate) fn inbound(record: &impl Record, arena: &mut Arena, return_path: bool) -> Inbound {
-    let mut entries = read_headers(record.headers(), arena);
+    let mut entries = std::mem::take(&mut arena.entries);
+    read_headers(record.headers(), arena, &mut entries);
     let mut not_before = None;
     if return_path {
         entries.retain(|(name, value)| {
@@ -64,8 +75,9 @@ pub(crate) fn inbound(record: &impl Record, arena: &mut Arena, return_path: bool
     let message = Message {
         key: record.key().map(|key| arena.copy(key)),
         payload: record.payload().map(|payload| arena.copy(payload)),
-        headers: entries.into_iter().collect(),
+        headers: Headers::take_from(&mut entries),
     };
+    arena.entries = entries;
     let not_before = not_before.and_then(|millis| UNIX_EPOCH.checked_add(Duration::from_millis(millis)));
     Inbound { message, not_before }
 }
@@ -102,17 +114,22 @@ impl Record for rdkafka::message::BorrowedMessage<'_> {
     }
 }
 
-fn read_headers(headers: Option<&BorrowedHeaders>, arena: &mut Arena) -> Vec<(ByteString, Value)> {
+fn read_headers(
+    headers: Option<&BorrowedHeaders>,
+    arena: &mut Arena,
+    entries: &mut Vec<(ByteString, Value)>,
+) {
     let Some(headers) = headers else {
-        return Vec::new();
+        return;
     };
-    let count = headers.count();
-    // One more, for the timestamp.
-    let mut entries = Vec::with_capacity(count + 1);
-    for index in 0..count {
+    for index in 0..headers.count() {
         // rdkafka panics on a name that is not UTF-8, which any producer can send.
         match catch_unwind(AssertUnwindSafe(|| headers.try_get(index))) {
-            Ok(Some(header)) => entries.push((name(header.key, arena), value(header.value, arena))),
+            Ok(Some(header)) => {
+                let name = name(header.key, arena);
+                let value = value(&name, header.value, arena);
+                entries.push((name, value));
+            }
             Ok(None) => {}
             Err(_) => {
                 let name = format!("{}unreadable-header-{index}", names::ORIGINAL_PREFIX);
@@ -120,7 +137,6 @@ fn read_headers(headers: Option<&BorrowedHeaders>, arena: &mut Arena) -> Vec<(By
             }
         }
     }
-    entries
 }
 
 fn name(name: &str, arena: &mut Arena) -> ByteString {
@@ -138,14 +154,19 @@ fn name(name: &str, arena: &mut Arena) -> ByteString {
     }
 }
 
-fn value(bytes: Option<&[u8]>, arena: &mut Arena) -> Value {
+fn value(name: &str, bytes: Option<&[u8]>, arena: &mut Arena) -> Value {
+    const JSON: &str = "application/json";
     let Some(bytes) = bytes else {
         return Value::Null;
     };
-    let bytes = arena.copy(bytes);
-    match ByteString::try_from(bytes.clone()) {
+    // What most messages are is not copied each time.
+    if name == names::CONTENT_TYPE && bytes == JSON.as_bytes() {
+        return Value::Text(ByteString::from_static(JSON));
+    }
+    // Seldom not text: then it is copied again, so that text is looked through once.
+    match ByteString::try_from(arena.copy(bytes)) {
         Ok(text) => Value::Text(text),
-        Err(_) => Value::Bytes(bytes),
+        Err(_) => Value::Bytes(arena.copy(bytes)),
     }
 }
 
@@ -157,15 +178,19 @@ pub(crate) struct Outbound {
     pub(crate) timestamp: Option<i64>,
 }
 
-/// Takes a message apart for sending.
+/// Takes a message apart for sending at this time.
 ///
 /// # Errors
 /// A header's name that Kafka's clients cannot read.
-pub(crate) fn outbound(headers: &Headers, not_before: Option<SystemTime>) -> Result<Outbound, Error> {
+pub(crate) fn outbound(
+    headers: &Headers,
+    not_before: Option<SystemTime>,
+    now: SystemTime,
+) -> Result<Outbound, Error> {
     let timestamp = headers
         .get(names::TIMESTAMP)
         .and_then(Value::as_i64)
-        .filter(|&millis| plausible(millis));
+        .filter(|&millis| plausible(millis, now));
     let mut sent = OwnedHeaders::new_with_capacity(headers.len() + 1);
     for (name, value) in headers.iter() {
         if name.contains('\0') {
@@ -178,10 +203,18 @@ pub(crate) fn outbound(headers: &Headers, not_before: Option<SystemTime>) -> Res
         if name == names::TIMESTAMP && timestamp.is_some() {
             continue;
         }
-        let bytes = (*value != Value::Null).then(|| value.to_bytes());
+        let made;
+        let bytes: Option<&[u8]> = match value {
+            Value::Null => None,
+            Value::Text(text) => Some(text.as_bytes()),
+            other => {
+                made = other.to_bytes();
+                Some(&made)
+            }
+        };
         sent = sent.insert(Header {
             key: name,
-            value: bytes.as_deref(),
+            value: bytes,
         });
     }
     if let Some(time) = not_before {
@@ -195,8 +228,8 @@ pub(crate) fn outbound(headers: &Headers, not_before: Option<SystemTime>) -> Res
     Ok(Outbound { headers, timestamp })
 }
 
-fn plausible(millis: i64) -> bool {
-    let latest = SystemTime::now() + CLOCK_SKEW;
+fn plausible(millis: i64, now: SystemTime) -> bool {
+    let latest = now + CLOCK_SKEW;
     millis > 0 && UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs()) <= latest
 }
 
@@ -209,6 +242,10 @@ fn millis_up(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn outbound(headers: &Headers, not_before: Option<SystemTime>) -> Result<Outbound, Error> {
+        super::outbound(headers, not_before, SystemTime::now())
+    }
 
     #[test]
     fn pieces_share_a_chunk() {
@@ -323,7 +360,8 @@ mod tests {
                         name.replace('\0', "")
                     );
                     let mut arena = Arena::default();
-                    (ByteString::from(name), value(said.as_deref(), &mut arena))
+                    let value = value(&name, said.as_deref(), &mut arena);
+                    (ByteString::from(name), value)
                 });
                 let mut headers: Headers = entries.collect();
                 let sent = outbound(&headers, None).unwrap();

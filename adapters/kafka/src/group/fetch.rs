@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SHORT_TICK: Duration = Duration::from_millis(10);
 /// How many records are taken before others get the lock.
 const BATCH: usize = 256;
+/// From so many records on a batch has a chunk of memory to itself: of less it would waste too much.
+const LARGE_BATCH: usize = 64;
 /// How long a full mailbox holds up the poll before its partitions are paused instead, which throws away what librdkafka
 /// has fetched of them.
 const STALL: Duration = Duration::from_secs(1);
@@ -193,6 +195,9 @@ impl Fetcher {
                 tracing::debug!(%error, "marking a first message as begun failed");
             }
             state = self.shared.lock();
+        }
+        if self.batch.len() >= LARGE_BATCH {
+            self.arena.turn_over();
         }
         for fetched in self.batch.drain(..) {
             state.accept(fetched.lane, fetched.offset, fetched.inbound, now);
