@@ -156,12 +156,16 @@ mod tests {
             "\0",
         ];
         bolero::check!()
-            .with_type::<(Vec<u8>, u64, bool)>()
-            .for_each(|(words, position, ours)| {
+            .with_type::<(Vec<u8>, u64, Vec<(i8, i64)>)>()
+            .for_each(|(words, position, pairs)| {
                 let position = (position >> 1) as i64;
                 let words = words.iter().map(|&word| WORDS[usize::from(word) % WORDS.len()]);
-                let begin = if *ours { "postrider1 3 1 1 2 " } else { "" };
-                let text: String = [begin].into_iter().chain(words).collect();
+                let text = if pairs.is_empty() {
+                    words.collect()
+                } else {
+                    let pairs = pairs.iter().map(|(gap, length)| format!(" {gap}+{length}"));
+                    format!("{MARK} 3 1 1 2{}", pairs.collect::<String>())
+                };
                 let read = Progress::decode(&text, position);
                 let mut last = position;
                 for range in &read.ahead {
