@@ -1,5 +1,6 @@
 # shellcheck shell=bash
 # Apache Kafka: one node that is broker and controller (KRaft), run from its Maven artifacts.
+# POSTRIDER_TEST_KAFKA_SETTINGS: more lines for its server.properties.
 
 port=${POSTRIDER_TEST_KAFKA_PORT:-29092}
 controller_port=${POSTRIDER_TEST_KAFKA_CONTROLLER_PORT:-29093}
@@ -76,6 +77,7 @@ broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 num.network.threads=2
 num.io.threads=4
+${POSTRIDER_TEST_KAFKA_SETTINGS-}
 EOF
   [[ -f $(dir)/data/meta.properties ]] && return
   java_command -XX:TieredStopAtLevel=1 kafka.tools.StorageTool format \
@@ -97,7 +99,8 @@ broker_cli() {
     topics) tool=org.apache.kafka.tools.TopicCommand ;;
     consumer-groups) tool=org.apache.kafka.tools.consumer.group.ConsumerGroupCommand ;;
     configs) tool=kafka.admin.ConfigCommand ;;
-    *) fail "has topics, consumer-groups and configs, not '${1-}'" ;;
+    acls) tool=org.apache.kafka.tools.AclCommand ;;
+    *) fail "has topics, consumer-groups, configs and acls, not '${1-}'" ;;
   esac
   java_command -XX:TieredStopAtLevel=1 "$tool" --bootstrap-server "$host:$port" "${@:2}"
 }

@@ -15,6 +15,18 @@ impl OwnBroker {
         Self(postrider_own_broker::OwnBroker::start(Server::Kafka))
     }
 
+    /// One that has rules of who may do what, and none yet: then everybody may do everything.
+    pub fn with_acls() -> Self {
+        let settings = [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found=true",
+        ];
+        let own = postrider_own_broker::OwnBroker::prepare(Server::Kafka);
+        let own = own.with("POSTRIDER_TEST_KAFKA_SETTINGS", settings.join("\n"));
+        own.up();
+        Self(own)
+    }
+
     /// Its URL with more options.
     pub fn url_with(&self, options: &str) -> BrokerUrl {
         super::with_options(&format!("kafka://127.0.0.1:{}", self.port()), options)
