@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use postrider_contract::{ByteString, Bytes, Headers, Message, Value};
+use postrider_contract::{ByteString, Bytes, Headers, Message, Value, names};
 use redis::{Cmd, Value as Reply};
 
 use crate::frame::Frame;
@@ -98,7 +98,7 @@ pub(crate) fn from_fields(fields: impl IntoIterator<Item = (Bytes, Bytes)>) -> M
         }
     }
     message.payload.get_or_insert_default();
-    message.headers = Headers::from_iter(headers);
+    message.headers = Headers::take_from(&mut headers);
     message
 }
 
@@ -111,19 +111,35 @@ fn escaped(name: &str) -> Cow<'_, str> {
 }
 
 fn unescaped(name: Bytes) -> ByteString {
+    // What every message has is not kept again for each.
+    const USUAL: [&str; 6] = [
+        names::MESSAGE_ID,
+        names::CONTENT_TYPE,
+        names::TIMESTAMP,
+        names::CORRELATION_ID,
+        names::TRACEPARENT,
+        names::SCHEMA_VERSION,
+    ];
+    if let Some(usual) = USUAL.iter().find(|usual| usual.as_bytes() == name) {
+        return ByteString::from_static(usual);
+    }
     let name = match name.strip_prefix(ESCAPE.as_bytes()) {
         Some(rest) => name.slice_ref(rest),
         None => name,
     };
     // Names are text everywhere else; what is not becomes it, and is then dead-lettered as it was read.
-    ByteString::try_from(name.clone()).unwrap_or_else(|_| String::from_utf8_lossy(&name).into_owned().into())
+    if std::str::from_utf8(&name).is_err() {
+        return String::from_utf8_lossy(&name).into_owned().into();
+    }
+    ByteString::try_from(name).unwrap_or_default()
 }
 
 fn text_or_bytes(value: Bytes) -> Value {
-    match ByteString::try_from(value.clone()) {
-        Ok(text) => Value::Text(text),
-        Err(_) => Value::Bytes(value),
+    // Looked at first: a copy of bytes that nobody shares yet allocates.
+    if std::str::from_utf8(&value).is_err() {
+        return Value::Bytes(value);
     }
+    ByteString::try_from(value).map_or(Value::Null, Value::Text)
 }
 
 /// A reply as bytes, where it is a string.

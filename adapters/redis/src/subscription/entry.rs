@@ -3,7 +3,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use postrider_contract::{Bytes, Delivery, Message, Origin, Position, Token, return_path};
-use redis::Value;
+use redis::{RedisWrite, ToRedisArgs, Value};
 
 use crate::fields::{self, bytes};
 
@@ -24,6 +24,12 @@ pub(crate) struct EntryId {
 impl fmt::Display for EntryId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.time, self.sequence)
+    }
+}
+
+impl ToRedisArgs for EntryId {
+    fn write_redis_args<W: RedisWrite + ?Sized>(&self, out: &mut W) {
+        out.write_arg_fmt(self);
     }
 }
 

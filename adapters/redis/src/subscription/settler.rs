@@ -12,7 +12,7 @@ use crate::mover::Mover;
 use crate::publish::Publisher;
 use crate::settings::Settings;
 use crate::subscription::claims::renew;
-use crate::subscription::entry::Stream;
+use crate::subscription::entry::{EntryId, Stream};
 use crate::subscription::source::Source;
 use crate::subscription::table::{Place, Table};
 use crate::topics::Topics;
@@ -156,10 +156,10 @@ impl TableSettler {
         let mut commands = redis::pipe();
         let mut of_stream = [None, None];
         for (stream, key) in self.source.streams() {
-            let ids: Vec<String> = items
+            let ids: Vec<EntryId> = items
                 .iter()
                 .filter(|item| item.place.0 == stream)
-                .map(|item| item.place.1.to_string())
+                .map(|item| item.place.1)
                 .collect();
             if ids.is_empty() {
                 continue;
