@@ -134,7 +134,8 @@ async fn end(outages: Vec<Outage>) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn consumers_that_forgot_all_brokers_are_made_anew() {
     let own = OwnBroker::start();
-    let (fence, mut outages) = begin(&own, 4, "&publish_timeout=5s").await;
+    // About every second one is cut off.
+    let (fence, mut outages) = begin(&own, 8, "&publish_timeout=5s").await;
     fence.set(Cluster::Fenced);
     for outage in &mut outages {
         outage.degraded().await;
