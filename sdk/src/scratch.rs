@@ -90,7 +90,9 @@ mod tests {
             .into_iter()
             .flat_map(|thread| thread.join().unwrap())
             .collect();
-        ids.iter().for_each(|id| drop(parsed(id)));
+        for id in &ids {
+            parsed(id);
+        }
         assert_eq!(ids.iter().collect::<HashSet<_>>().len(), 4000);
     }
 
