@@ -77,7 +77,8 @@ impl Redis {
         Ok(status)
     }
 
-    /// How many wait in a stream for a group, and how many are delivered and not settled.
+    /// How many wait in a stream for a group, those that were given back with them, and how many are delivered and not
+    /// settled.
     async fn of_stream(&self, key: &str, group: &str) -> Result<(Option<u64>, u64), Error> {
         let mut info = redis::cmd("XINFO");
         info.arg("GROUPS").arg(key);
@@ -94,7 +95,26 @@ impl Redis {
             Some(lag) => Some(lag),
             None => self.count_after(key, &found.last).await?,
         };
-        Ok((waiting, found.pending))
+        // To the server they are pending still, under a name that nobody uses.
+        let given_back = match found.pending {
+            0 => 0,
+            _ => self.given_back(key, group).await?,
+        };
+        Ok((
+            waiting.map(|waiting| waiting + given_back),
+            found.pending.saturating_sub(given_back),
+        ))
+    }
+
+    /// How many were given back and wait for whoever looks next.
+    async fn given_back(&self, key: &str, group: &str) -> Result<u64, Error> {
+        let mut ask = redis::cmd("XPENDING");
+        ask.arg(key).arg(group);
+        let reply = self.link.run(&ask, COMMAND).await;
+        Ok(pending_of(
+            keys::RELEASED,
+            reply.map_err(|failure| failure.error)?,
+        ))
     }
 
     async fn count_after(&self, key: &str, last: &str) -> Result<Option<u64>, Error> {
@@ -115,6 +135,25 @@ impl Redis {
             _ => None,
         })
     }
+}
+
+/// How many are pending for this consumer, in a reply to `XPENDING` without a range.
+fn pending_of(consumer: &str, reply: Value) -> u64 {
+    let Value::Array(mut summary) = reply else {
+        return 0;
+    };
+    let Some(Value::Array(consumers)) = summary.pop() else {
+        return 0;
+    };
+    let count = |entry| {
+        let Value::Array(entry) = entry else { return None };
+        let [name, count] = <[Value; 2]>::try_from(entry).ok()?;
+        if *bytes(name)? != *consumer.as_bytes() {
+            return None;
+        }
+        std::str::from_utf8(&bytes(count)?).ok()?.parse().ok()
+    };
+    consumers.into_iter().find_map(count).unwrap_or(0)
 }
 
 /// Reads a reply to `XINFO GROUPS`.

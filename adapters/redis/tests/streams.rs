@@ -41,6 +41,26 @@ async fn there_and_back() {
 }
 
 #[tokio::test]
+async fn what_was_given_back_waits() {
+    let (topic, broker) = (unique("given"), connect(&url(), "a").await);
+    let mut first = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, ["x".into(), "y".into(), "z".into()]).await;
+    first.receive(3).await;
+    let (other, spec) = (connect(&url(), "b").await, spec(&topic, "g"));
+    let depths = async || {
+        let status = other.status(std::slice::from_ref(&spec)).await.unwrap()[0];
+        (status.waiting, status.unsettled)
+    };
+    assert_eq!(depths().await, (Some(0), Some(3)));
+    broker.close(SOON).await.unwrap();
+    assert_eq!(depths().await, (Some(3), Some(0)));
+    let mut second = open(&other, spec.clone()).await;
+    second.receive(3).await;
+    assert_eq!(depths().await, (Some(0), Some(3)));
+    other.close(SOON).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_retry_comes_back_when_it_is_due_and_no_sooner() {
     let (topic, broker) = (unique("retry"), connect(&url(), "a").await);
     let mut first = open(&broker, spec(&topic, "g")).await;
