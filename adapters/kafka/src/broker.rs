@@ -12,7 +12,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::dead_letters::{Letters, Resolving};
 use crate::failure::failure;
@@ -205,8 +205,10 @@ impl Broker for Kafka {
             group.begin_leaving();
         }
         let trimming = trim_due(&self.settings, &self.inspector, &self.outbox, &self.resolving);
-        let _ = timeout_at(until, trimming).await;
-        self.outbox.publisher.close(deadline).await;
+        // What is not deleted now is the next replay's; what is being published has only this.
+        let _ = timeout(deadline / 2, trimming).await;
+        let left = until.saturating_duration_since(Instant::now());
+        self.outbox.publisher.close(left).await;
         let mut late = Vec::new();
         for group in groups {
             if timeout_at(until, group.left()).await.is_err() {
