@@ -56,7 +56,8 @@
 //!   with one connection for each listener, so that only the listener of that message is held up, for about half a
 //!   minute, until the broker gives the message up. Header values nested some hundred levels deep overflow the stack of
 //!   the client library's thread, which ends the process (lapin 4.12.3): where strangers can publish, run with
-//!   `RUST_MIN_STACK=67108864`, which is enough for the deepest that fits a frame.
+//!   `RUST_MIN_STACK=268435456`, which is enough for the deepest that fits a frame, also unoptimised. It is address space,
+//!   not memory.
 //! - **Retries while the server restarts.** What waits in the ladder then comes up to three minutes late: so long the
 //!   server waits for its own confirms (`dead_letter_worker_publisher_confirm_timeout`, 180 s; seen on 3.10). Nothing is
 //!   lost. With `[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].` in its `advanced.config` it is
