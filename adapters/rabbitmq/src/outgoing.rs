@@ -10,7 +10,7 @@ use postrider_contract::{Address, ByteString, Bytes, Error, ErrorKind, Message, 
 use crate::ladder::{self, Destination};
 use crate::layout::{INBOX, MARKS};
 use crate::options::Settings;
-use crate::properties::{self, RETURN_TAG};
+use crate::properties;
 use crate::topology::Topology;
 
 /// RabbitMQ's `frame_max` unless it is configured otherwise.
@@ -156,10 +156,7 @@ pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8
     Parcel {
         exchange: INBOX.into(),
         routing_key: inbox.into(),
-        properties: match &mark {
-            Mark::Number(number) => properties::with_return_tag(properties, *number),
-            Mark::MessageId(_) => properties,
-        },
+        properties: marked(properties, &mark),
         payload: payload.into(),
         mark,
         unroutable: Unroutable::Missing,
@@ -173,7 +170,6 @@ fn built(
     message: Message,
     for_stream: bool,
 ) -> Result<Parcel, Error> {
-    let mut message = message;
     let message_id = match message.headers.get(names::MESSAGE_ID) {
         Some(Value::Text(id)) if id.len() <= 255 => Some(id.clone()),
         _ => None,
@@ -182,9 +178,6 @@ fn built(
         Some(id) => Mark::MessageId(id.clone()),
         None => Mark::Number(number()),
     };
-    if let Mark::Number(number) = mark {
-        message.headers.set(RETURN_TAG, number);
-    }
     if routing_key.len() > 255 {
         return Err(Error::new(
             ErrorKind::Rejected,
@@ -197,12 +190,20 @@ fn built(
     Ok(Parcel {
         exchange,
         routing_key,
-        properties: properties::outbound(&message, for_stream)?,
+        properties: marked(properties::outbound(&message, for_stream)?, &mark),
         payload: message.payload.unwrap_or_default(),
         mark,
         unroutable: Unroutable::Missing,
         message_id,
     })
+}
+
+/// With what tells it when it is returned.
+fn marked(properties: BasicProperties, mark: &Mark) -> BasicProperties {
+    match mark {
+        Mark::Number(number) => properties::with_return_tag(properties, *number),
+        Mark::MessageId(_) => properties,
+    }
 }
 
 fn delayed(delay: Duration, to: Destination<'_>) -> Result<(Arc<str>, Arc<str>), Error> {

@@ -29,7 +29,7 @@ const TYPED: &str = "postrider-typed";
 /// The timestamp with its milliseconds.
 const TIMESTAMP_MS: &str = "timestamp_in_ms";
 /// Recognises a returned message that has no id.
-pub(crate) const RETURN_TAG: &str = "postrider-return";
+const RETURN_TAG: &str = "postrider-return";
 /// How often a quorum queue delivered the message before; since 4.0 releases count apart from failures.
 const COUNTS: [&str; 2] = ["x-acquired-count", "x-delivery-count"];
 /// Where a message lies in its stream.

@@ -63,7 +63,9 @@ async fn returns_are_told_of_their_own_message() {
 async fn a_required_receiver_is_required() {
     let topic = unique("required");
     let broker = connect().await;
-    broker.plan(&[], Topology::Declare).await.unwrap();
+    // The exchanges are there from the first group on.
+    let another = spec(&unique("heard"), "g");
+    broker.plan(&[another], Topology::Declare).await.unwrap();
     let mut outgoing = Outgoing::to_topic(topic.as_str(), message("m"));
     outgoing.require_receiver = true;
     let error = broker.publish(vec![outgoing]).await.remove(0).unwrap_err();
