@@ -76,23 +76,32 @@ impl Lane<'_> {
         };
         let attempt = self.queue.start(&delivery);
         let cx = Context::renewed(place, delivery, attempt, &work.scope);
-        let refused = match work.policy.admit(&cx.delivery) {
+        let mut refused = match work.policy.admit(&cx.delivery) {
             Err(error) => Some(Outcome::Failed(error)),
             Ok(()) if work.limiter.is_some() && !self.wait_for_rate().await => Some(Outcome::Release),
             Ok(()) => None,
         };
+        let mut claim = None;
+        if refused.is_none()
+            && let Some(dedup) = &work.dedup
+        {
+            match Box::pin(self.look(dedup, cx)).await {
+                Ok(Some(new)) => claim = Some((dedup, new)),
+                Ok(None) => return self.duplicate(cx, attempt),
+                Err(outcome) => refused = Some(outcome),
+            }
+        }
         let outcome = match refused {
             Some(outcome) => outcome,
-            None if work.dedup.is_some() => match Box::pin(self.once::<L>(cx)).await {
-                Some(outcome) => outcome,
-                None => return self.duplicate(cx, attempt),
-            },
             None => {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
                 }
-                let outcome = self.call::<L>(cx).await;
+                let mut outcome = self.call::<L>(cx).await;
                 self.stopwatch.ended(&work.meter);
+                if let Some((dedup, claim)) = claim {
+                    outcome = Box::pin(self.mark(dedup, claim, outcome)).await;
+                }
                 match &cx.acker {
                     None => outcome,
                     Some(acker) if acker.close() => unsettled(outcome),

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub(crate) use breaker::{Breaker, Change};
-pub(crate) use dedup::{Dedup, Look, PATIENCE, silent};
+pub(crate) use dedup::{Claim, Dedup, Look, PATIENCE, silent};
 pub(crate) use guard::guarded;
 pub(crate) use retry::{Clock, Decision, MOST_HOPS, Policy};
 

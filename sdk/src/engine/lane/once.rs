@@ -6,24 +6,25 @@ use std::task::Poll;
 
 use super::Lane;
 use crate::contract::Verdict;
-use crate::listener::{Context, Outcome, Single};
+use crate::listener::{Context, Outcome};
 use crate::meter::What;
-use crate::middleware::Look;
+use crate::middleware::{Claim, Dedup, Look};
 
-impl Lane<'_> {
-    /// Calls the handler unless the message is a duplicate, which is `None`, and marks it when it has succeeded.
-    pub(super) async fn once<L: Single>(&mut self, cx: &Context) -> Option<Outcome> {
+impl<'a> Lane<'a> {
+    /// The right to handle the message; `None` if it was handled before.
+    ///
+    /// # Errors
+    /// What it comes to where it cannot be told, or will not be.
+    pub(super) async fn look(
+        &mut self,
+        dedup: &'a Dedup,
+        cx: &Context,
+    ) -> Result<Option<Claim<'a>>, Outcome> {
         let (work, queue) = (self.work, self.queue);
-        let Some(dedup) = &work.dedup else {
-            return Some(self.call::<L>(cx).await);
-        };
-        let id = match dedup.id(cx) {
-            Ok(id) => id,
-            Err(error) => return Some(Outcome::Failed(error)),
-        };
+        let id = dedup.id(cx).map_err(Outcome::Failed)?;
         let told = |reason| work.health.marks(reason);
-        let claim = match self.waiting(dedup.look(id, queue.closed(), told)).await {
-            Look::New(claim) => claim,
+        match self.waiting(dedup.look(id, queue.closed(), told)).await {
+            Look::New(claim) => Ok(Some(claim)),
             Look::Duplicate => {
                 tracing::debug!(
                     topic = cx.topic(),
@@ -31,18 +32,22 @@ impl Lane<'_> {
                     message_id = cx.message_id(),
                     "a duplicate: it was handled before",
                 );
-                return None;
+                Ok(None)
             }
-            Look::Stopped => return Some(Outcome::Release),
+            Look::Stopped => Err(Outcome::Release),
+        }
+    }
+
+    /// Marks what was handled with success, once what that publishes is confirmed.
+    pub(super) async fn mark(&mut self, dedup: &Dedup, claim: Claim<'a>, outcome: Outcome) -> Outcome {
+        let work = self.work;
+        let emit = match outcome {
+            Outcome::Ack { emit } => emit,
+            other => return other,
         };
-        let outcome = self.call::<L>(cx).await;
-        self.stopwatch.ended(&work.meter);
-        let Outcome::Ack { emit } = outcome else {
-            return Some(outcome);
-        };
-        let publisher = &work.scope.publisher;
-        let done = dedup.done(claim, emit, publisher, &work.cut_off, told);
-        Some(self.waiting(done).await)
+        let told = |reason| work.health.marks(reason);
+        let done = dedup.done(claim, emit, &work.scope.publisher, &work.cut_off, told);
+        self.waiting(done).await
     }
 
     /// Acknowledges what was handled before. It is no attempt, and tells nothing of what the handler depends on.
