@@ -315,7 +315,7 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
 /// Keeps a failed delivery in the process for its next attempt.
 fn hold(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, wait: Duration) {
     let token = delivery.token;
-    if work.settles.is_revoked(token.lane) {
+    if work.settles.is_revoked(token) {
         // Whoever has the lane now gets it again: it must not be handled here too.
         work.settles.done(&[token]);
     } else if queue.hold(delivery, attempt + 1, wait).is_some() {

@@ -35,12 +35,19 @@ impl Verdicts {
 struct Inner {
     verdicts: Verdicts,
     closed: bool,
-    /// How many are unsettled in each lane of the adapter: few lanes, looked through from the last used.
-    lanes: Vec<(u32, usize)>,
+    /// The lanes of the adapter: few, looked through from the last used.
+    lanes: Vec<LaneCount>,
     unsettled: usize,
     tokens: BTreeSet<Token>,
-    /// Lanes that were revoked and still hold something.
-    revoked: Vec<u32>,
+    /// Lanes that were revoked and still hold something, with the last epoch that was: one may be back already.
+    revoked: Vec<(u32, u32)>,
+}
+
+struct LaneCount {
+    lane: u32,
+    unsettled: usize,
+    /// Of the last delivery.
+    epoch: u32,
 }
 
 impl Settles {
@@ -58,7 +65,9 @@ impl Settles {
         let mut inner = self.lock();
         inner.unsettled += deliveries.len();
         for same_lane in deliveries.chunk_by(|a, b| a.token.lane == b.token.lane) {
-            *inner.unsettled_in(same_lane[0].token.lane) += same_lane.len();
+            let count = inner.lane(same_lane[0].token.lane);
+            count.unsettled += same_lane.len();
+            count.epoch = same_lane[same_lane.len() - 1].token.epoch;
         }
         if self.leased {
             inner
@@ -111,8 +120,8 @@ impl Settles {
         let mut inner = self.lock();
         inner.unsettled = inner.unsettled.saturating_sub(tokens.len());
         for same_lane in tokens.chunk_by(|a, b| a.lane == b.lane) {
-            let unsettled = inner.unsettled_in(same_lane[0].lane);
-            *unsettled = unsettled.saturating_sub(same_lane.len());
+            let count = inner.lane(same_lane[0].lane);
+            count.unsettled = count.unsettled.saturating_sub(same_lane.len());
         }
         if self.leased {
             for token in tokens {
@@ -127,7 +136,10 @@ impl Settles {
     pub(crate) fn revoke(&self, lanes: &[u32], dropped: &[Token]) {
         self.done(dropped);
         let mut inner = self.lock();
-        inner.revoked.extend_from_slice(lanes);
+        for &lane in lanes {
+            let epoch = inner.lane(lane).epoch;
+            inner.revoked.push((lane, epoch));
+        }
         drop(inner);
         self.freed.notify_one();
     }
@@ -139,15 +151,26 @@ impl Settles {
             return Vec::new();
         }
         let Inner { revoked, lanes, .. } = &mut *inner;
-        let is_empty = |lane: &u32| lanes.iter().all(|(other, count)| other != lane || *count == 0);
-        let emptied: Vec<u32> = revoked.extract_if(.., |lane| is_empty(lane)).collect();
-        lanes.retain(|(lane, _)| !emptied.contains(lane));
+        let is_empty = |lane: u32| {
+            lanes
+                .iter()
+                .all(|count| count.lane != lane || count.unsettled == 0)
+        };
+        let emptied: Vec<u32> = revoked
+            .extract_if(.., |(lane, _)| is_empty(*lane))
+            .map(|(lane, _)| lane)
+            .collect();
+        lanes.retain(|count| !emptied.contains(&count.lane));
         emptied
     }
 
-    /// Whether this lane was taken away and still holds something.
-    pub(crate) fn is_revoked(&self, lane: u32) -> bool {
-        self.lock().revoked.contains(&lane)
+    /// Whether this delivery is of a lane that was taken away, and not of one that has come back since.
+    pub(crate) fn is_revoked(&self, token: Token) -> bool {
+        let inner = self.lock();
+        inner
+            .revoked
+            .iter()
+            .any(|&(lane, epoch)| lane == token.lane && token.epoch <= epoch)
     }
 
     pub(crate) fn unsettled(&self) -> usize {
@@ -171,15 +194,48 @@ impl Settles {
 }
 
 impl Inner {
-    fn unsettled_in(&mut self, lane: u32) -> &mut usize {
+    fn lane(&mut self, lane: u32) -> &mut LaneCount {
         let at = self
             .lanes
             .iter()
-            .rposition(|(other, _)| *other == lane)
+            .rposition(|count| count.lane == lane)
             .unwrap_or_else(|| {
-                self.lanes.push((lane, 0));
+                self.lanes.push(LaneCount {
+                    lane,
+                    unsettled: 0,
+                    epoch: 0,
+                });
                 self.lanes.len() - 1
             });
-        &mut self.lanes[at].1
+        &mut self.lanes[at]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{Message, Origin, Position};
+
+    #[test]
+    fn a_lane_that_has_come_back_is_not_revoked() {
+        let delivery = |epoch| Delivery {
+            token: Token {
+                lane: 0,
+                epoch,
+                seq: 0,
+            },
+            origin: Origin::Topic,
+            redeliveries: None,
+            topic: "t".into(),
+            position: Position::default(),
+            message: Message::new("x"),
+        };
+        let (before, after) = (delivery(1), delivery(2));
+        let settles = Settles::new(false);
+        settles.received(std::slice::from_ref(&before));
+        settles.revoke(&[0], &[]);
+        settles.received(std::slice::from_ref(&after));
+        assert!(settles.is_revoked(before.token));
+        assert!(!settles.is_revoked(after.token), "it would never be settled");
     }
 }
