@@ -111,7 +111,7 @@ impl Publisher {
     /// By [kind](Error::kind): `TooLarge`, `Rejected` (nothing was sent or kept), `Unavailable` (try again),
     /// `Unconfirmed` (it may or may not be there: send it again with [`Draft::id`] set to [`Error::message_id`]).
     pub async fn send<M: Message + Serialize>(&self, message: &M) -> Result<(), Error> {
-        self.publish(vec![typed(checked_topic::<M>()?, message)?])
+        self.publish(vec![typed(known_topic(M::TOPIC)?, message, now())?])
             .await
             .pop()
             .unwrap_or_else(no_answer)
@@ -126,9 +126,9 @@ impl Publisher {
         let messages = messages.into_iter();
         let (least, _) = messages.size_hint();
         let (mut batch, mut answers) = (Vec::with_capacity(least), Vec::with_capacity(least));
-        let topic = checked_topic::<M>();
+        let (topic, now) = (known_topic(M::TOPIC), now());
         for message in messages {
-            let outgoing = topic.clone().and_then(|topic| typed(topic, message));
+            let outgoing = topic.clone().and_then(|topic| typed(topic, message, now));
             match outgoing {
                 Ok(outgoing) => {
                     batch.push(outgoing);
@@ -158,9 +158,8 @@ impl Publisher {
             return Vec::new();
         }
         let _pending = self.pending.token();
-        let now = millis(SystemTime::now());
         for outgoing in &mut batch {
-            stamp_at(&mut outgoing.message, now);
+            stamp(&mut outgoing.message);
         }
         let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
         #[cfg(feature = "testing")]
@@ -272,7 +271,7 @@ impl Draft<'_> {
             key,
             headers,
             payload,
-        } = encode(message)?;
+        } = encode(message, now())?;
         self.to.message.key = self.to.message.key.or(key);
         self.to.message.payload = payload;
         for (name, value) in headers.entries() {
@@ -321,39 +320,40 @@ impl Draft<'_> {
 /// Names and values that own nothing.
 const CONTENT_TYPE: ByteString = ByteString::from_static(names::CONTENT_TYPE);
 const JSON: Value = Value::Text(ByteString::from_static("application/json"));
-/// How many headers most messages have: content type, version, id, time, trace.
-const USUAL_HEADERS: usize = 5;
+const SCHEMA_VERSION: ByteString = ByteString::from_static(names::SCHEMA_VERSION);
+const MESSAGE_ID: ByteString = ByteString::from_static(names::MESSAGE_ID);
+const TIMESTAMP: ByteString = ByteString::from_static(names::TIMESTAMP);
 
-/// A typed message as it travels, without id and time.
-pub(crate) fn encode<M: Message + Serialize>(message: &M) -> Result<RawMessage, Error> {
-    let mut raw = RawMessage {
-        key: message.key(),
-        payload: Some(to_json(message)?),
-        headers: Headers::with_capacity(USUAL_HEADERS),
+/// A typed message as it travels, of this time in milliseconds since 1970.
+pub(crate) fn encode<M: Message + Serialize>(message: &M, now: i64) -> Result<RawMessage, Error> {
+    let payload = to_json(message)?;
+    let id = (MESSAGE_ID, Value::Text(scratch::id(now)));
+    let time = (TIMESTAMP, Value::Int(now));
+    let headers = match M::VERSION {
+        Some(version) => Headers::from([(CONTENT_TYPE, JSON), (SCHEMA_VERSION, version.into()), id, time]),
+        None => Headers::from([(CONTENT_TYPE, JSON), id, time]),
     };
-    raw.headers.append(CONTENT_TYPE, JSON);
-    if let Some(version) = M::VERSION {
-        let name = ByteString::from_static(names::SCHEMA_VERSION);
-        raw.headers.append(name, version);
-    }
-    Ok(raw)
+    Ok(RawMessage {
+        key: message.key(),
+        headers,
+        payload: Some(payload),
+    })
 }
 
 /// Gives a message its id and time, where it has none.
 pub(crate) fn stamp(message: &mut RawMessage) {
-    stamp_at(message, millis(SystemTime::now()));
+    let headers = &mut message.headers;
+    if headers.get(names::MESSAGE_ID).is_none() {
+        headers.append(MESSAGE_ID, Value::Text(scratch::id(now())));
+    }
+    if headers.get(names::TIMESTAMP).is_none() {
+        headers.append(TIMESTAMP, now());
+    }
 }
 
-/// The same at this time, in milliseconds since 1970.
-fn stamp_at(message: &mut RawMessage, now: i64) {
-    if message.headers.get(names::MESSAGE_ID).is_none() {
-        let name = ByteString::from_static(names::MESSAGE_ID);
-        message.headers.append(name, Value::Text(scratch::id(now)));
-    }
-    if message.headers.get(names::TIMESTAMP).is_none() {
-        let name = ByteString::from_static(names::TIMESTAMP);
-        message.headers.append(name, now);
-    }
+/// The time, in milliseconds since 1970.
+pub(crate) fn now() -> i64 {
+    millis(SystemTime::now())
 }
 
 /// Milliseconds since 1970.
@@ -362,20 +362,20 @@ pub(crate) fn millis(time: SystemTime) -> i64 {
         .map_or(0, |since| since.as_millis() as i64)
 }
 
-fn typed<M: Message + Serialize>(topic: Arc<str>, message: &M) -> Result<Outgoing, Error> {
-    Ok(Outgoing::to_topic(topic, encode(message)?))
+fn typed<M: Message + Serialize>(topic: Arc<str>, message: &M, now: i64) -> Result<Outgoing, Error> {
+    Ok(Outgoing::to_topic(topic, encode(message, now)?))
 }
 
-/// The topic of a type. The one asked for last was checked then: most programs send few types from one thread.
-fn checked_topic<M: Message>() -> Result<Arc<str>, Error> {
+/// A topic that the program states. The one asked for last was checked then: most threads send to few.
+pub(crate) fn known_topic(topic: &'static str) -> Result<Arc<str>, Error> {
     thread_local! {
         static LAST: RefCell<Option<Arc<str>>> = const { RefCell::new(None) };
     }
     LAST.with_borrow_mut(|last| match last {
-        Some(last) if **last == *M::TOPIC => Ok(last.clone()),
+        Some(last) if **last == *topic => Ok(last.clone()),
         _ => {
-            check_topic(M::TOPIC)?;
-            Ok(last.insert(M::TOPIC.into()).clone())
+            check_topic(topic)?;
+            Ok(last.insert(topic.into()).clone())
         }
     })
 }

@@ -13,15 +13,17 @@ use crate::contract::{ByteString, Bytes};
 const CHUNK_SIZE: usize = 4 * 1024;
 /// What is larger has an allocation of its own.
 const SMALL: usize = 1024;
-/// The last 62 bits of an id: random, behind its variant.
-const TAIL: u128 = (1 << 62) - 1;
+/// The length of an id as text.
+const ID: usize = 36;
+/// Where the last group of an id begins: 48 random bits, as 12 digits.
+const TAIL: usize = 24;
 
 thread_local! {
     static CHUNK: Cell<Option<BytesMut>> = const { Cell::new(None) };
     /// Taken out while it is written to: serializing runs code that may publish.
     static JSON: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     /// The last id, and the millisecond in which it was asked for.
-    static LAST: Cell<(i64, u128)> = const { Cell::new((i64::MIN, 0)) };
+    static LAST: Cell<(i64, [u8; ID])> = const { Cell::new((i64::MIN, [0; ID])) };
 }
 
 /// A new message id, at this time in milliseconds since 1970: a UUID v7.
@@ -30,16 +32,30 @@ thread_local! {
 /// is asked for random bytes once in a millisecond instead of once for each message, and as nothing random is kept for
 /// longer, a process that was forked does not go on with its parent's ids.
 pub(crate) fn id(millis: i64) -> ByteString {
-    let (last_millis, last) = LAST.get();
-    let fresh = millis != last_millis || last & TAIL == TAIL;
-    let id = if fresh { Uuid::now_v7().as_u128() } else { last + 1 };
-    LAST.set((millis, id));
-    let mut text = [0; 36];
-    Uuid::from_u128(id).hyphenated().encode_lower(&mut text);
+    let (last_millis, mut text) = LAST.get();
+    if millis != last_millis || !count_on(&mut text[TAIL..]) {
+        Uuid::now_v7().hyphenated().encode_lower(&mut text);
+    }
+    LAST.set((millis, text));
     match ByteString::try_from(copy(&text)) {
         Ok(id) => id,
-        Err(_) => Uuid::from_u128(id).to_string().into(),
+        Err(_) => Uuid::now_v7().to_string().into(),
     }
+}
+
+/// Adds one to a number of hexadecimal digits; false where it was the largest.
+fn count_on(digits: &mut [u8]) -> bool {
+    for digit in digits.iter_mut().rev() {
+        *digit = match *digit {
+            b'f' => b'0',
+            b'9' => b'a',
+            other => other + 1,
+        };
+        if *digit != b'0' {
+            return true;
+        }
+    }
+    false
 }
 
 /// A value as JSON.
@@ -105,9 +121,27 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_does_not_run_over_into_the_variant() {
-        LAST.set((7, Uuid::now_v7().as_u128() | TAIL));
-        parsed(&id(7));
+    fn ids_count_on_in_hexadecimal() {
+        for (number, next) in [
+            ("00", "01"),
+            ("09", "0a"),
+            ("0f", "10"),
+            ("9f", "a0"),
+            ("ef", "f0"),
+        ] {
+            let mut digits: Vec<u8> = number.into();
+            assert!(count_on(&mut digits));
+            assert_eq!(digits, next.as_bytes());
+        }
+        assert!(!count_on(&mut b"ff".to_owned()));
+    }
+
+    #[test]
+    fn the_tail_does_not_run_over() {
+        let largest = "019a0000-0000-7000-8000-ffffffffffff";
+        LAST.set((7, largest.as_bytes().try_into().unwrap()));
+        let fresh = id(7);
+        assert_ne!(parsed(&fresh).to_string()[..TAIL], largest[..TAIL]);
     }
 
     #[test]

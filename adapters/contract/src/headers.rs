@@ -124,14 +124,6 @@ impl Headers {
         }
     }
 
-    /// No headers, with room for this many.
-    pub fn with_capacity(headers: usize) -> Self {
-        Self {
-            growing: Some(Arc::new(Vec::with_capacity(headers))),
-            ..Self::new()
-        }
-    }
-
     /// These headers, in one allocation: for adapters, which read them into a vector that they use again. Leaves it empty.
     pub fn take_from(entries: &mut Vec<(ByteString, Value)>) -> Self {
         if entries.is_empty() {
@@ -216,6 +208,16 @@ impl Headers {
         let fixed = self.fixed.take();
         let begin = || Arc::new(fixed.map_or_else(Vec::new, |entries| entries.to_vec()));
         Arc::make_mut(self.growing.get_or_insert_with(begin))
+    }
+}
+
+/// These headers, in one allocation.
+impl<const N: usize> From<[(ByteString, Value); N]> for Headers {
+    fn from(entries: [(ByteString, Value); N]) -> Self {
+        Self {
+            fixed: Some(Arc::new(entries)),
+            ..Self::new()
+        }
     }
 }
 

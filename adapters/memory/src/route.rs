@@ -88,8 +88,20 @@ impl State {
         Receipt { received }
     }
 
+    #[inline]
     fn route(&mut self, name: &Arc<str>) -> Result<Route, Error> {
-        if let Some(topic) = self.find(name) {
+        match &self.recent {
+            Some((recent, route)) if Arc::ptr_eq(recent, name) => Ok(*route),
+            _ => {
+                let route = self.find_route(name)?;
+                self.recent = Some((name.clone(), route));
+                Ok(route)
+            }
+        }
+    }
+
+    fn find_route(&mut self, name: &Arc<str>) -> Result<Route, Error> {
+        if let Some(topic) = self.look(name) {
             return Ok(Route::Topic(topic));
         }
         names::check_topic(name)?;

@@ -1,5 +1,6 @@
 //! A subscription's life, and its verdicts.
 
+use std::mem;
 use std::sync::Arc;
 
 use postrider_contract::{Outgoing, Settled, Settlement, Settler, Token, Verdict, async_trait};
@@ -95,22 +96,28 @@ impl MemorySettler {
             return Ok(Settled::Stale);
         }
         let max_payload = self.handle.connection.capabilities.max_payload;
-        let admit = |outgoing| state.admit(outgoing, max_payload);
-        let routes = match emit.iter().map(admit).collect::<Result<Vec<_>, _>>() {
-            Ok(routes) => routes,
+        let mut routes = mem::take(&mut state.routes);
+        let admit = |outgoing| state.admit(outgoing, max_payload).map(|route| routes.push(route));
+        let admitted = emit.iter().try_for_each(admit);
+        let answer = match admitted {
+            Ok(()) => {
+                for (outgoing, &route) in emit.into_iter().zip(&routes) {
+                    state.place(outgoing, route);
+                }
+                Ok(self.acknowledge(state, token))
+            }
             Err(refusal) => {
                 let verdict = Verdict::Ack { emit };
                 let settlement = Settlement { token, verdict };
-                return match refusal {
+                match refusal {
                     Refusal::Full => Err(settlement),
                     Refusal::Error(error) => Ok(Settled::Failed(settlement, error)),
-                };
+                }
             }
         };
-        for (outgoing, route) in emit.into_iter().zip(routes) {
-            state.place(outgoing, route);
-        }
-        Ok(self.acknowledge(state, token))
+        routes.clear();
+        state.routes = routes;
+        answer
     }
 
     /// The end of a call under the lock: whoever can go on is woken.

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use crate::consumer::Consumer;
 use crate::group::{Entry, Group};
 use crate::queues::{Queues, insert};
-use crate::route::is_dead_letter_topic;
+use crate::route::{Route, is_dead_letter_topic};
 use crate::settings::Limits;
 use crate::topic::Topic;
 
@@ -30,8 +30,10 @@ pub(crate) struct State {
     /// Publishers wait for room.
     pub(crate) starved: bool,
     names: HashMap<Arc<str>, usize>,
-    /// The topic that was looked up last: publishers mostly name the same one again.
-    recent: Option<(Arc<str>, usize)>,
+    /// The way that was found last, until there is a new topic: publishers mostly name the same one again.
+    pub(crate) recent: Option<(Arc<str>, Route)>,
+    /// Empty between calls: the ways of what a verdict emits.
+    pub(crate) routes: Vec<Route>,
     /// Rises with every connection and subscription.
     count: u32,
 }
@@ -46,6 +48,7 @@ impl Hub {
             starved: false,
             names: HashMap::new(),
             recent: None,
+            routes: Vec::new(),
             count: 0,
         };
         Self {
@@ -69,25 +72,13 @@ impl State {
     }
 
     /// The topic of this name, if anything is known of it.
-    pub(crate) fn find(&mut self, name: &Arc<str>) -> Option<usize> {
-        if let Some((recent, index)) = &self.recent
-            && Arc::ptr_eq(recent, name)
-        {
-            return Some(*index);
-        }
-        let index = *self.names.get(&**name)?;
-        self.recent = Some((name.clone(), index));
-        Some(index)
-    }
-
-    /// The same without remembering the lookup.
     pub(crate) fn look(&self, name: &str) -> Option<usize> {
         self.names.get(name).copied()
     }
 
     /// The topic of this name, made if it is new.
     pub(crate) fn topic(&mut self, name: &Arc<str>) -> usize {
-        if let Some(index) = self.find(name) {
+        if let Some(index) = self.look(name) {
             return index;
         }
         let mut topic = Topic::default();
@@ -97,6 +88,7 @@ impl State {
         self.topics.push(topic);
         let index = self.topics.len() - 1;
         self.names.insert(name.clone(), index);
+        self.recent = None;
         index
     }
 

@@ -75,18 +75,23 @@ impl Queue {
     /// Starts a delivery: says which attempt that is.
     #[inline]
     pub(crate) fn start(&self, delivery: &Delivery) -> u32 {
-        if self.has_held() {
-            let mut inner = self.lock();
-            let attempt = inner.again.remove(&delivery.token);
-            self.again.store(!inner.again.is_empty(), Ordering::Release);
-            if let Some(attempt) = attempt {
-                return attempt;
-            }
+        if self.has_held()
+            && let Some(attempt) = self.start_again(delivery.token)
+        {
+            return attempt;
         }
         match delivery.origin {
             Origin::Topic => 1,
             Origin::ReturnPath { attempt, .. } => attempt,
         }
+    }
+
+    #[cold]
+    fn start_again(&self, token: Token) -> Option<u32> {
+        let mut inner = self.lock();
+        let attempt = inner.again.remove(&token);
+        self.again.store(!inner.again.is_empty(), Ordering::Release);
+        attempt
     }
 
     /// Whether anything is held, or was and is not started again.

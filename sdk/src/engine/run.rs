@@ -259,14 +259,8 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             }
             continue;
         }
-        let mut publishes = false;
-        for Settlement { token, verdict } in &verdicts.batch {
-            tokens.push(*token);
-            publishes |= matches!(verdict, Verdict::Ack { emit } if !emit.is_empty());
-        }
-        if publishes {
-            published(work, &verdicts, &mut emitted);
-        }
+        tokens.extend(verdicts.batch.iter().map(|settlement| settlement.token));
+        published(work, &verdicts, &mut emitted);
         let begin = Instant::now();
         #[cfg(feature = "otel")]
         let span = {
@@ -291,19 +285,23 @@ async fn settle(work: &Work, settler: &dyn Settler) {
         }
         let mut reason = None;
         let mut tally = Tally::default();
-        for (index, (answer, what)) in answers.drain(..).zip(verdicts.whats.drain(..)).enumerate() {
+        for (index, (answer, &what)) in answers.iter_mut().zip(&verdicts.whats).enumerate() {
             match answer {
-                Settled::Failed(settlement, error) => {
+                Settled::Stale => tally.stale += 1,
+                Settled::Failed(..) => {
                     // To the front, away from those that are done: it stays unsettled.
                     tokens.swap(index, tally.failed as usize);
-                    failed.push((settlement, what));
                     tally.failed += 1;
-                    reason = Some(error);
+                    if let Settled::Failed(settlement, error) = std::mem::replace(answer, Settled::Stale) {
+                        failed.push((settlement, what));
+                        reason = Some(error);
+                    }
                 }
-                Settled::Stale => tally.stale += 1,
                 _ => tally.settled[what as usize] += 1,
             }
         }
+        answers.clear();
+        verdicts.whats.clear();
         work.meter.settled(&tally, took);
         work.settles.done(&tokens[tally.failed as usize..]);
         tokens.clear();

@@ -232,10 +232,15 @@ pub trait IntoReply {
 #[diagnostic::do_not_recommend]
 impl<M: Message + Serialize> IntoReply for M {
     fn into_reply(self, topic: &'static str, _cx: &Context) -> Outcome {
-        match publisher::encode(&self) {
-            Ok(message) => Outcome::Ack {
-                emit: vec![Outgoing::to_topic(topic, message)],
-            },
+        let message = || {
+            let topic = publisher::known_topic(topic)?;
+            Ok::<_, crate::Error>(Outgoing::to_topic(
+                topic,
+                publisher::encode(&self, publisher::now())?,
+            ))
+        };
+        match message() {
+            Ok(message) => Outcome::Ack { emit: vec![message] },
             Err(error) => Outcome::Failed(HandlerError::permanent(error)),
         }
     }

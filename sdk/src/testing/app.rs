@@ -220,7 +220,7 @@ impl TestApp {
 }
 
 fn encode<M: Message + Serialize>(message: &M) -> RawMessage {
-    match publisher::encode(message) {
+    match publisher::encode(message, publisher::now()) {
         Ok(raw) => raw,
         Err(error) => panic!("not delivered: {error}"),
     }

@@ -98,8 +98,14 @@ pub(crate) fn ended(span: &Span, delivery: &Delivery, outcome: &mut Outcome) {
     let _ = span;
     if let Outcome::Ack { emit } = outcome
         && !emit.is_empty()
-        && let Some(carried) = Carried::of(&delivery.message.headers)
     {
+        carry(&delivery.message.headers, emit);
+    }
+}
+
+/// Gives what is emitted the trace that a message came with.
+fn carry(headers: &Headers, emit: &mut [Outgoing]) {
+    if let Some(carried) = Carried::of(headers) {
         for outgoing in emit {
             carried.give(&mut outgoing.message.headers);
         }
