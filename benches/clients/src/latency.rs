@@ -1,38 +1,27 @@
 //! How long a message takes from when it was due to when it is handled, under a load that does not wait for anybody.
 
-use crate::compare::ROUNDS;
+use crate::sdk;
 use crate::statistics::median;
-use crate::system::{Side, System};
+use crate::system::System;
 
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
+const ROUNDS: usize = 7;
 
-/// A line of the table: the tuned loops and the SDK in turn.
+/// A line of the table: the tuned loops and the SDK side by side.
 pub(crate) async fn compare(system: &System, load: f64) -> String {
     let (mut tuned, mut sdk) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
-        for turn in 0..2 {
-            if (round + turn) % 2 == 0 {
-                tuned.push(system.latency(Side::Tuned, load, &QUANTILES).await);
-            } else {
-                sdk.push(system.latency(Side::Sdk, load, &QUANTILES).await);
-            }
-        }
+    for _ in 0..ROUNDS {
+        let [raw, ours] = system.latency(load, &QUANTILES).await;
+        tuned.push(raw);
+        sdk.push(ours);
     }
-    let added: Vec<f64> = sdk
-        .iter()
-        .zip(&tuned)
-        .map(|(sdk, tuned)| sdk[1] - tuned[1])
-        .collect();
-    let least = added.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = added.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let line = format!(
-        "| {} | {load:.0}/s | {} | {} | {:+.2} ({:+.2} to {:+.2}) |",
+        "| {} | {load:.0}/s | {} | {} | {} | {} |",
         system.name,
         told(&tuned),
         told(&sdk),
-        median(&added) / 1000.0,
-        least / 1000.0,
-        most / 1000.0
+        added(&tuned, &sdk, 0),
+        added(&tuned, &sdk, 1),
     );
     eprintln!("{line}");
     line
@@ -47,11 +36,42 @@ fn told(runs: &[Vec<f64>]) -> String {
     [at(0), at(1), at(2)].join(" / ")
 }
 
+/// How much more it is on the second side, in milliseconds: the median of the rounds, and from which to which.
+fn added(tuned: &[Vec<f64>], sdk: &[Vec<f64>], quantile: usize) -> String {
+    let mut added: Vec<f64> = tuned
+        .iter()
+        .zip(sdk)
+        .map(|(tuned, sdk)| (sdk[quantile] - tuned[quantile]) / 1000.0)
+        .collect();
+    added.sort_by(f64::total_cmp);
+    format!(
+        "{:+.2} ({:+.2} to {:+.2})",
+        median(&added),
+        added[0],
+        added[added.len() - 1]
+    )
+}
+
 pub(crate) fn print(lines: &[String]) {
     println!("\nLatency in milliseconds, p50 / p99 / p99.9, of messages of 100 B:\n");
-    println!("| broker | load | tuned | Postrider | added to p99 |");
-    println!("|---|---|---:|---:|---:|");
+    println!("| broker | load | tuned | Postrider | added to p50 | added to p99 |");
+    println!("|---|---|---:|---:|---:|---:|");
     for line in lines {
         println!("{line}");
     }
+}
+
+/// The lines of these brokers at this load alone.
+pub(crate) async fn latency(arguments: &[String]) {
+    let [load, brokers @ ..] = arguments else {
+        panic!("latency <messages a second> <broker>…")
+    };
+    let mut lines = Vec::new();
+    for broker in brokers {
+        let system = System::new(broker);
+        sdk::declare(&system.url).await;
+        lines.push(compare(&system, load.parse().unwrap()).await);
+        system.raw.delete().await;
+    }
+    print(&lines);
 }

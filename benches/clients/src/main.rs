@@ -2,7 +2,8 @@
 //!
 //! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `keys` keeps the order of up to
 //! 100,000 keys, `processes <file.svg> <broker>…` shares a topic among processes. Each prints tables. `one <broker>
-//! consume|publish|forward <size> naive|tuned|sdk` does one of them five times, for a profiler; brokers are found through
+//! consume|publish|forward <size> naive|tuned|sdk` does one of them five times, for a profiler; `latency <messages a second>
+//! <broker>…` measures that alone; brokers are found through
 //! `POSTRIDER_TEST_<BROKER>_URL`.
 
 mod compare;
@@ -28,10 +29,11 @@ async fn main() {
     match &*what {
         "compare" => compare::compare(&rest).await,
         "one" => compare::one(&rest).await,
+        "latency" => latency::latency(&rest).await,
         "many" => many::many().await,
         "keys" => keys::keys().await,
         "processes" => processes::processes(&rest[1..], &rest[0]).await,
         "worker" => processes::worker(&rest[0]).await,
-        other => panic!("unknown {other:?}: compare, one, many, keys, processes, worker"),
+        other => panic!("unknown {other:?}: compare, one, latency, many, keys, processes, worker"),
     }
 }

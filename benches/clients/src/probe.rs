@@ -15,7 +15,8 @@ pub(crate) struct Probe {
     begun: OnceLock<Mark>,
     ended: OnceLock<Mark>,
     done: Notify,
-    latencies: Option<Mutex<Vec<u64>>>,
+    /// In nanoseconds, of messages with this author.
+    latencies: Option<(&'static str, Mutex<Vec<u64>>)>,
 }
 
 impl Probe {
@@ -31,10 +32,10 @@ impl Probe {
         }
     }
 
-    /// One that also notes how long each message took from when it should have been sent.
-    pub(crate) fn with_latencies(count: u64) -> Self {
+    /// One that also notes how long each message of this author took from when it should have been sent.
+    pub(crate) fn with_latencies(count: u64, author: &'static str) -> Self {
         Self {
-            latencies: Some(Mutex::new(Vec::with_capacity(count as usize))),
+            latencies: Some((author, Mutex::new(Vec::with_capacity(count as usize)))),
             ..Self::new(count)
         }
     }
@@ -46,11 +47,13 @@ impl Probe {
         if number == self.first {
             let _ = self.begun.set(Mark::now());
         }
-        if let Some(latencies) = &self.latencies
+        if let Some((author, latencies)) = &self.latencies
             && number > self.first
         {
             let sample: Sample = serde_json::from_slice(payload).unwrap();
-            latencies.lock().unwrap().push(clock().saturating_sub(sample.at));
+            if sample.body.starts_with(*author) {
+                latencies.lock().unwrap().push(clock().saturating_sub(sample.at));
+            }
         }
         if number == self.last {
             let _ = self.ended.set(Mark::now());
@@ -72,7 +75,8 @@ impl Probe {
 
     /// In microseconds, at each of these quantiles.
     pub(crate) fn quantiles(&self, at: &[f64]) -> Vec<f64> {
-        let mut all = self.latencies.as_ref().unwrap().lock().unwrap().clone();
+        let (_, latencies) = self.latencies.as_ref().unwrap();
+        let mut all = latencies.lock().unwrap().clone();
         all.sort_unstable();
         let place = |quantile: &f64| all[((all.len() - 1) as f64 * quantile) as usize] as f64 / 1000.0;
         at.iter().map(place).collect()
@@ -91,6 +95,7 @@ pub(crate) fn clock() -> u64 {
 pub(crate) struct Sample {
     /// When it should have been sent, by [`clock`].
     pub(crate) at: u64,
+    /// One letter, again and again: who sent it.
     pub(crate) body: String,
 }
 
@@ -100,6 +105,7 @@ pub(crate) struct Order {
     pub(crate) size: usize,
     /// As fast as it goes, or so many in a second.
     pace: Option<(u64, f64)>,
+    author: &'static str,
 }
 
 impl Order {
@@ -108,16 +114,17 @@ impl Order {
             count,
             size,
             pace: None,
+            author: "x",
         }
     }
 
-    pub(crate) fn paced(count: u64, size: usize, rate: f64) -> Self {
-        // The beginning lies ahead, so that nothing is late before it started.
-        let begin = clock() + 50_000_000;
+    /// From this moment on.
+    pub(crate) fn paced(count: u64, size: usize, begin: u64, rate: f64, author: &'static str) -> Self {
         Self {
             count,
             size,
             pace: Some((begin, rate)),
+            author,
         }
     }
 
@@ -142,7 +149,7 @@ impl Order {
         Sample {
             at: self.due(number),
             // Less what JSON puts around it.
-            body: "x".repeat(self.size.saturating_sub(20)),
+            body: self.author.repeat(self.size.saturating_sub(20)),
         }
     }
 

@@ -12,7 +12,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer
 use postrider::async_trait;
 
 use crate::probe::{Cost, Mark, Order, Probe, again};
-use crate::raw::{GROUP, MESSAGE_ID, OUT, PREFETCH, Raw, TOPIC, UNCONFIRMED};
+use crate::raw::{BESIDE, GROUP, MESSAGE_ID, OUT, PREFETCH, Raw, TOPIC, UNCONFIRMED};
 
 /// Acknowledged together by the tuned loops.
 const TOGETHER: u64 = 64;
@@ -168,9 +168,11 @@ impl Raw for RabbitMq {
     async fn delete(&self) {
         let (connection, channel) = self.channel().await;
         for topic in [TOPIC, OUT] {
-            for name in [queue(topic), format!("{topic}.{GROUP}.dlq").into()] {
-                let delete = QueueDeleteOptions::default();
-                channel.queue_delete(name, delete).await.unwrap();
+            for group in [GROUP, BESIDE] {
+                for name in [format!("{topic}.{group}"), format!("{topic}.{group}.dlq")] {
+                    let delete = QueueDeleteOptions::default();
+                    channel.queue_delete(name.into(), delete).await.unwrap();
+                }
             }
         }
         connection.close(200, "done".into()).await.unwrap();

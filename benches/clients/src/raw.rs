@@ -8,6 +8,8 @@ use crate::probe::{Cost, Order, Probe};
 pub(crate) const TOPIC: &str = "bench.load";
 pub(crate) const OUT: &str = "bench.out";
 pub(crate) const GROUP: &str = "bench";
+/// A second group of the same topic: the SDK's, where it runs beside the raw loops.
+pub(crate) const BESIDE: &str = "beside";
 /// Messages that may be unsettled, or unconfirmed.
 pub(crate) const PREFETCH: usize = 256;
 pub(crate) const UNCONFIRMED: usize = 2000;

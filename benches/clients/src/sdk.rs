@@ -20,6 +20,11 @@ async fn consume(payload: Bytes, State(probe): State<Arc<Probe>>) {
     probe.handle(&payload);
 }
 
+#[listener(topic = "bench.load", group = "beside", prefetch = 256)]
+async fn beside(payload: Bytes, State(probe): State<Arc<Probe>>) {
+    probe.handle(&payload);
+}
+
 #[listener(topic = "bench.load", prefetch = 256, publish = "bench.out")]
 async fn forward(sample: Sample, State(probe): State<Arc<Probe>>) -> Sample {
     probe.handle(&[]);
@@ -49,6 +54,15 @@ pub(crate) async fn consume_all(url: &str, probe: &Arc<Probe>, forwarding: bool)
     } else {
         listeners![consume]
     };
+    handle_all(url, probe, listeners).await;
+}
+
+/// The same in a group of its own, which has everything that the raw loops have too.
+pub(crate) async fn consume_beside(url: &str, probe: &Arc<Probe>) {
+    handle_all(url, probe, listeners![beside]).await;
+}
+
+async fn handle_all(url: &str, probe: &Arc<Probe>, listeners: Vec<Registration>) {
     let running = start(url, probe, listeners).await;
     probe.finished().await;
     running.shutdown().await.unwrap();

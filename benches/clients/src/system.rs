@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::kafka::Kafka;
-use crate::probe::{Cost, Order, Probe};
+use crate::probe::{Cost, Order, Probe, clock};
 use crate::rabbitmq::RabbitMq;
 use crate::raw::Raw;
 use crate::redis::Redis;
@@ -12,6 +12,9 @@ use crate::sdk;
 
 /// A measurement that takes longer has hung.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// How long each round of latencies takes.
+const SECONDS: f64 = 4.0;
 
 /// Who does the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,32 +122,34 @@ impl System {
         probe.cost()
     }
 
-    /// Publishes and consumes at a rate; microseconds from when each message was due to when it was handled, at each of
-    /// these quantiles.
-    pub(crate) async fn latency(&self, side: Side, rate: f64, at: &[f64]) -> Vec<f64> {
-        let count = (rate * 4.0) as u64;
+    /// Publishes at a rate, every second message by the SDK, and consumes all of them on both sides at once: what the broker
+    /// and the machine do in that time they do to both. Microseconds from when a message was due to when the side that sent it
+    /// handled it, at each of these quantiles: of the tuned loops, and of the SDK.
+    pub(crate) async fn latency(&self, rate: f64, at: &[f64]) -> [Vec<f64>; 2] {
+        let each = (rate / 2.0 * SECONDS) as u64;
         self.raw.empty().await;
-        let probe = Arc::new(Probe::with_latencies(count));
-        // The consumer is there before the first message is due.
-        let begin = async {
+        let [tuned, sdk] = ["x", "y"].map(|author| Arc::new(Probe::with_latencies(each * 2, author)));
+        // Tasks of their own: a raw loop may keep its thread.
+        let (raw, seen) = (self.raw.clone(), tuned.clone());
+        let consuming = tokio::spawn(async move { raw.consume(true, &seen).await });
+        let publish = async {
+            // The consumers are there before the first message is due, and nothing is late before it started.
             tokio::time::sleep(Duration::from_millis(1500)).await;
-            Order::paced(count, 100, rate)
+            let begin = clock() + 500_000_000;
+            let half_a_step = (0.5e9 / (rate / 2.0)) as u64;
+            let order = |begin, author| Order::paced(each, 100, begin, rate / 2.0, author);
+            let (raw, first) = (self.raw.clone(), order(begin, "x"));
+            let publishing = tokio::spawn(async move { raw.publish(true, &first).await });
+            sdk::publish_paced(&self.url, &order(begin + half_a_step, "y")).await;
+            publishing.await.unwrap();
         };
-        let both = async {
-            if side == Side::Sdk {
-                let publishing = async { sdk::publish_paced(&self.url, &begin.await).await };
-                tokio::join!(sdk::consume_all(&self.url, &probe, false), publishing);
-            } else {
-                // A task of its own: it may keep its thread.
-                let (raw, seen) = (self.raw.clone(), probe.clone());
-                let consuming = tokio::spawn(async move { raw.consume(true, &seen).await });
-                self.raw.publish(true, &begin.await).await;
-                consuming.await.unwrap();
-            }
+        let all = async {
+            tokio::join!(sdk::consume_beside(&self.url, &sdk), publish);
+            consuming.await.unwrap();
         };
-        tokio::time::timeout(LIMIT, both)
+        tokio::time::timeout(LIMIT, all)
             .await
             .expect("the latency run has hung");
-        probe.quantiles(at)
+        [tuned, sdk].map(|probe| probe.quantiles(at))
     }
 }
