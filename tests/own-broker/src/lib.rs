@@ -2,12 +2,14 @@
 //!
 //! It is a process of this machine, run by `tests/brokers/ctl`, also where the shared brokers are containers.
 
+mod load;
 mod ports;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+pub use load::{Load, Seen};
 pub use ports::Port;
 
 /// Which broker.
