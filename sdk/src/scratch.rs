@@ -15,7 +15,7 @@ const CHUNK_SIZE: usize = 4 * 1024;
 const SMALL: usize = 1024;
 /// The length of an id as text.
 const ID: usize = 36;
-/// Where the last group of an id begins: 48 random bits, as 12 digits.
+/// Where the last group of an id begins: the 12 digits that it counts on in.
 const TAIL: usize = 24;
 
 thread_local! {

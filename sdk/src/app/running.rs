@@ -11,7 +11,7 @@ use super::dedup::{Given, Stores};
 use super::overview::{ListenerStatus, Overview, Started};
 use super::{App, table};
 use crate::config::Config;
-use crate::contract::{Broker, Error, ErrorKind, Spec, Status, Subscription};
+use crate::contract::{Broker, Capabilities, Error, ErrorKind, Spec, Status, Subscription};
 use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
@@ -130,6 +130,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 publishers: brokers.iter().map(publisher).collect(),
                 drain: CancellationToken::new(),
                 cut_off: CancellationToken::new(),
+                drain_deadline,
                 metrics,
                 stores,
             };
@@ -183,6 +184,7 @@ struct Shared {
     publishers: BTreeMap<String, Publisher>,
     drain: CancellationToken,
     cut_off: CancellationToken,
+    drain_deadline: Duration,
     metrics: bool,
     stores: Stores,
 }
@@ -280,6 +282,14 @@ pub(super) fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> 
     }
 }
 
+/// The longest that a message waits for its next attempt. One that stays unsettled meanwhile may do so as long as the broker
+/// allows, all its attempts together.
+fn longest_wait(listener: &Planned, can: &Capabilities) -> Duration {
+    let attempts = listener.resolved.settings.retry.attempts.max(1);
+    let hold = can.max_hold.filter(|_| listener.in_process());
+    hold.map_or(can.max_delay, |hold| hold / attempts)
+}
+
 /// Starts one listener.
 fn launch(
     listener: Planned,
@@ -314,7 +324,7 @@ fn launch(
             dead_letter: listener.dead_letter(),
             in_process: listener.in_process(),
             max_size: settings.max_size,
-            max_delay: can.max_delay,
+            max_delay: longest_wait(&listener, can),
             clock: shared.clock,
         },
         options: Options {
@@ -323,6 +333,7 @@ fn launch(
             timeout: settings.timeout,
             ack: settings.ack,
             batch: settings.batch,
+            drain_deadline: shared.drain_deadline,
             lease: can.lease,
         },
         middleware: shared.middleware.clone(),
@@ -340,7 +351,7 @@ fn launch(
         links: crate::trace::Links::default(),
         meter: Meter::new(subject, shared.metrics),
         health: Health::new(),
-        cut_off: shared.cut_off.clone(),
+        cut_off: shared.cut_off.child_token(),
     });
     let lane = listener.registration.lane;
     tasks.spawn(engine::run(

@@ -15,7 +15,7 @@ use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
 use crate::meter::{Stopwatch, What};
-use crate::middleware::{Decision, Next, guarded};
+use crate::middleware::{Decision, Hold, Next, caught, guarded};
 use crate::trace;
 
 /// How many a lane takes at once where others wait for work too.
@@ -37,7 +37,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         if let Some(breaker) = &work.breaker {
             breaker.ready(lane.queue.closed()).await;
         }
-        lane.queue.pop_chunk(most, &mut lane.chunk).await;
+        lane.queue.pop_chunk(most, &mut lane.chunk, || work.idle()).await;
         if lane.chunk.is_empty() {
             return;
         }
@@ -93,6 +93,10 @@ impl Lane<'_> {
         }
         let outcome = match refused {
             Some(outcome) => outcome,
+            // Whoever has the lane now gets it again.
+            None if work.settles.is_revoked(cx.delivery.token) => {
+                return work.settles.done(&[cx.delivery.token]);
+            }
             None => {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
@@ -112,14 +116,14 @@ impl Lane<'_> {
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
-            Decision::Hold(wait) => hold(work, self.queue, cx.delivery.clone(), attempt, wait),
+            Decision::Hold(hold) => keep(work, self.queue, cx.delivery.clone(), hold),
         }
     }
 
-    /// Waits for the listener's rate; false where the drain's deadline came first.
+    /// Waits for the listener's rate; false where the drain came first.
     async fn wait_for_rate(&mut self) -> bool {
         self.wait();
-        let admitted = admitted_by_rate(self.work, 1).await;
+        let admitted = admitted_by_rate(self.work, self.queue, 1).await;
         self.stopwatch.start();
         admitted
     }
@@ -205,7 +209,9 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         if let Some(breaker) = &work.breaker {
             breaker.ready(queue.closed()).await;
         }
-        queue.pop_many(size as usize, wait, &mut gathered).await;
+        queue
+            .pop_many(size as usize, wait, &mut gathered, || work.idle())
+            .await;
         if gathered.is_empty() {
             return;
         }
@@ -222,7 +228,7 @@ pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
 }
 
 async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Delivery>) {
-    if !admitted_by_rate(work, gathered.len()).await {
+    if !admitted_by_rate(work, queue, gathered.len()).await {
         for delivery in gathered.drain(..) {
             work.settles
                 .push(delivery.token, What::Released, Verdict::Release);
@@ -236,11 +242,15 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     );
     for delivery in gathered.drain(..) {
         let attempt = queue.start(&delivery);
+        if work.settles.is_revoked(delivery.token) {
+            work.settles.done(&[delivery.token]);
+            continue;
+        }
         let cx = Context::new(delivery, attempt, work.scope.clone());
         match work
             .policy
             .admit(&cx.delivery)
-            .and_then(|()| <L::Items as FromBatch>::Item::from_payload(&cx))
+            .and_then(|()| caught(|| <L::Items as FromBatch>::Item::from_payload(&cx)))
         {
             Ok(item) => {
                 contexts.push(cx);
@@ -267,8 +277,8 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     }
 }
 
-/// Waits for the listener's rate; false where the drain's deadline came first.
-async fn admitted_by_rate(work: &Work, count: usize) -> bool {
+/// Waits for the listener's rate; false where the drain came first.
+async fn admitted_by_rate(work: &Work, queue: &Queue, count: usize) -> bool {
     let Some(limiter) = &work.limiter else { return true };
     let ready = async {
         for _ in 0..count {
@@ -278,7 +288,7 @@ async fn admitted_by_rate(work: &Work, count: usize) -> bool {
     tokio::select! {
         biased;
         () = ready => true,
-        () = work.cut_off.cancelled() => false,
+        () = queue.closed() => false,
     }
 }
 
@@ -308,20 +318,20 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
-        Decision::Hold(wait) => hold(work, queue, delivery, attempt, wait),
+        Decision::Hold(hold) => keep(work, queue, delivery, hold),
     }
 }
 
-/// Keeps a failed delivery in the process for its next attempt.
-fn hold(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, wait: Duration) {
+/// Keeps a delivery in the process for its next attempt.
+fn keep(work: &Work, queue: &Queue, delivery: Delivery, hold: Hold) {
     let token = delivery.token;
     if work.settles.is_revoked(token) {
         // Whoever has the lane now gets it again: it must not be handled here too.
         work.settles.done(&[token]);
-    } else if queue.hold(delivery, attempt + 1, wait).is_some() {
+    } else if queue.hold(delivery, hold.attempt, hold.wait).is_some() {
         work.settles.push(token, What::Released, Verdict::Release);
     } else {
-        work.meter.held();
+        work.meter.held(hold.what);
     }
 }
 
@@ -338,6 +348,11 @@ impl Sink for Work {
 }
 
 impl Work {
+    /// A lane has nothing to do: more may be fetched than while it had.
+    fn idle(&self) {
+        self.settles.freed.notify_one();
+    }
+
     /// The queue of a delivery: with order, always the same for one key.
     pub(super) fn queue_of(&self, delivery: &Delivery) -> usize {
         if self.queues.len() == 1 {

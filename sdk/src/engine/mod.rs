@@ -116,6 +116,8 @@ pub(crate) struct Options {
     pub(crate) timeout: Option<Duration>,
     pub(crate) ack: AckMode,
     pub(crate) batch: Option<Batch>,
+    /// How long handlers may run on when the subscription has ended.
+    pub(crate) drain_deadline: Duration,
     /// Unsettled deliveries are leased for this long.
     pub(crate) lease: Option<Duration>,
 }

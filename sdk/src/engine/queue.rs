@@ -17,6 +17,8 @@ pub(crate) struct Queue {
     changed: Notify,
     /// Whether `Inner::again` has anything, for those who need not lock then.
     again: AtomicBool,
+    /// Whether it is closed, for the same.
+    closed: AtomicBool,
 }
 
 #[derive(Default)]
@@ -55,6 +57,7 @@ impl Queue {
             inner: Mutex::default(),
             changed: Notify::new(),
             again: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -100,10 +103,11 @@ impl Queue {
         self.again.load(Ordering::Acquire)
     }
 
-    /// Whether what a lane has taken and not started must go back, since order wants it behind what is held.
+    /// Whether what a lane has taken and not started must go back: order wants it behind what is held, or behind what was
+    /// given back to the broker since nothing is held any more.
     #[inline]
     pub(crate) fn wants_back(&self) -> bool {
-        self.ordered && self.has_held()
+        self.ordered && (self.has_held() || self.closed.load(Ordering::Acquire))
     }
 
     /// Keeps a delivery back until its next attempt; in an ordered queue, later ones of its key with it. Answers the delivery
@@ -129,12 +133,13 @@ impl Queue {
     }
 
     /// Waits until there is something and takes up to `most` into an empty `chunk`; one alone while something is held.
-    /// Leaves it empty once closed.
-    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Delivery>) {
+    /// Leaves it empty once closed. `idle` is called whenever there is nothing to take: more may be fetched.
+    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Delivery>, idle: impl Fn()) {
         loop {
             if !matches!(self.try_pop(most, chunk), Pop::Empty(_)) {
                 return;
             }
+            idle();
             // Made before the second look, so that a change after that look is not missed.
             let changed = self.changed.notified();
             match self.try_pop(most, chunk) {
@@ -185,15 +190,21 @@ impl Queue {
 
     /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Leaves it empty once
     /// closed.
-    pub(crate) async fn pop_many(&self, size: usize, wait: Duration, chunk: &mut VecDeque<Delivery>) {
-        self.pop_chunk(size, chunk).await;
+    pub(crate) async fn pop_many(
+        &self,
+        size: usize,
+        wait: Duration,
+        chunk: &mut VecDeque<Delivery>,
+        idle: impl Fn(),
+    ) {
+        self.pop_chunk(size, chunk, &idle).await;
         if chunk.is_empty() {
             return;
         }
         let gather = async {
             let mut more = VecDeque::new();
             while chunk.len() < size {
-                self.pop_chunk(size - chunk.len(), &mut more).await;
+                self.pop_chunk(size - chunk.len(), &mut more, &idle).await;
                 if more.is_empty() {
                     break;
                 }
@@ -243,6 +254,7 @@ impl Queue {
     pub(crate) fn close(&self) -> Vec<Delivery> {
         let mut inner = self.lock();
         inner.closed = true;
+        self.closed.store(true, Ordering::Release);
         let held: Vec<Held> = inner.held.drain().map(|(_, held)| held).collect();
         let left = inner
             .ready
@@ -329,7 +341,7 @@ mod tests {
 
     async fn pop(queue: &Queue) -> Option<Delivery> {
         let mut one = VecDeque::new();
-        queue.pop_chunk(1, &mut one).await;
+        queue.pop_chunk(1, &mut one, || ()).await;
         one.pop_front()
     }
 
@@ -342,7 +354,7 @@ mod tests {
         let queue = Queue::new(false);
         queue.push(&mut (0..4).map(|seq| delivery(seq, "a")).collect());
         let mut chunk = VecDeque::new();
-        queue.pop_chunk(3, &mut chunk).await;
+        queue.pop_chunk(3, &mut chunk, || ()).await;
         assert_eq!(chunk.pop_front().map(|delivery| delivery.token.seq), Some(0));
         queue.push(&mut vec![delivery(4, "a")]);
         queue.put_back(&mut chunk);
@@ -361,7 +373,7 @@ mod tests {
             delivery(3, "a"),
         ]);
         let mut taken = VecDeque::new();
-        queue.pop_chunk(9, &mut taken).await;
+        queue.pop_chunk(9, &mut taken, || ()).await;
         let first = taken.pop_front().unwrap();
         assert_eq!((taken.len(), queue.start(&first)), (3, 1));
         assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
@@ -397,12 +409,32 @@ mod tests {
         let queue = Queue::new(false);
         queue.push(&mut (0..5).map(|seq| delivery(seq, "a")).collect());
         let mut batch = VecDeque::new();
-        queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
+        queue
+            .pop_many(3, Duration::from_millis(50), &mut batch, || ())
+            .await;
         assert_eq!(batch.len(), 3);
         batch.clear();
         let begin = Instant::now();
-        queue.pop_many(3, Duration::from_millis(50), &mut batch).await;
+        queue
+            .pop_many(3, Duration::from_millis(50), &mut batch, || ())
+            .await;
         assert_eq!((batch.len(), begin.elapsed()), (2, Duration::from_millis(50)));
+    }
+
+    #[tokio::test]
+    async fn a_closed_queue_wants_back_what_follows_a_failed_one() {
+        let queue = Queue::new(true);
+        queue.push(&mut vec![delivery(0, "a"), delivery(1, "a")]);
+        let mut taken = VecDeque::new();
+        queue.pop_chunk(9, &mut taken, || ()).await;
+        let first = taken.pop_front().unwrap();
+        assert!(!queue.wants_back());
+        queue.close();
+        assert!(queue.hold(first, 2, Duration::from_secs(1)).is_some());
+        assert!(
+            queue.wants_back(),
+            "it would be handled before the first comes again"
+        );
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -20,7 +20,7 @@ use crate::trace;
 const RESETTLE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// Receives until `drain` is cancelled, lets running handlers finish, gives back what was not started, and settles
-/// everything. `Work::cut_off` bounds the handlers.
+/// everything. `Work::cut_off` bounds the handlers; where the subscription ends by itself, so does the drain's deadline.
 ///
 /// # Errors
 /// The subscription ended by itself.
@@ -32,13 +32,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let Subscription { receiver, settler } = subscription;
     let settled = CancellationToken::new();
-    let receiving = async {
-        let result = receive(&work, receiver, &*settler, &drain, &settled).await;
-        if let Err(error) = &result {
-            work.health.set(ListenerState::Stopped(Some(error.to_string())));
-        }
-        result
-    };
+    let receiving = receive(&work, receiver, &*settler, &drain, &settled);
     let working = async {
         work_lanes(&work, lane).await;
         work.settles.close();
@@ -62,7 +56,12 @@ async fn work_lanes(work: &Arc<Work>, lane: Lane) {
     for n in 0..work.options.concurrency {
         lanes.spawn(lane(work.clone(), n % queues));
     }
-    while lanes.join_next().await.is_some() {}
+    while let Some(ended) = lanes.join_next().await {
+        // As with a single one: a lane that is gone would keep its deliveries without a word.
+        if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+            std::panic::resume_unwind(panic);
+        }
+    }
 }
 
 async fn receive(
@@ -83,6 +82,8 @@ async fn receive(
     let mut sorted = vec![Vec::new(); work.queues.len()];
     let (mut open, mut draining) = (true, false);
     let mut result = Ok(());
+    // When handlers are cut off, once the subscription has ended.
+    let mut over = None;
     loop {
         if !open && !draining {
             draining = true;
@@ -117,12 +118,18 @@ async fn receive(
                     settler.released(&emptied).await;
                 }
             }
+            () = sleep_until(over.unwrap_or_else(Instant::now)), if over.is_some() => {
+                over = None;
+                work.cut_off.cancel();
+            }
             event = receiver.next(room, &mut deliveries), if open => match event {
                 Ok(Event::Deliveries) => accept(work, &mut deliveries, &mut sorted, draining),
                 Ok(Event::Closed) => open = false,
                 Ok(event) => news(work, event),
                 Err(error) => {
                     tracing::error!(listener = %work.scope.listener, "the subscription has ended: {error}");
+                    work.health.set(ListenerState::Stopped(Some(error.to_string())));
+                    over = Some(Instant::now() + work.options.drain_deadline);
                     result = Err(error);
                     open = false;
                 }
@@ -199,12 +206,11 @@ fn news(work: &Work, event: Event) {
         }
         Event::Revoked { lanes, deadline } => {
             tracing::debug!(%listener, ?lanes, ?deadline, "lanes are taken away");
-            let dropped: Vec<_> = work
-                .queues
-                .iter()
-                .flat_map(|queue| queue.discard(&lanes))
-                .collect();
-            work.settles.revoke(&lanes, &dropped);
+            // Marked first: what a lane has taken and not started is dropped by that lane.
+            work.settles.revoke(&lanes);
+            for queue in &work.queues {
+                work.settles.done(&queue.discard(&lanes));
+            }
         }
         _ => {}
     }

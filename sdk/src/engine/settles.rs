@@ -1,6 +1,7 @@
 //! Verdicts on their way to the broker, and the count of what is unsettled.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Delivery, Settlement, Token, Verdict};
@@ -15,6 +16,8 @@ pub(crate) struct Settles {
     pub(crate) freed: Notify,
     /// Whether single tokens are remembered, to extend their leases.
     leased: bool,
+    /// Whether `Inner::revoked` has anything, for those who need not lock then.
+    any_revoked: AtomicBool,
 }
 
 /// Verdicts with what each was for, side by side: the adapter takes the one, the counters the other.
@@ -57,6 +60,7 @@ impl Settles {
             arrived: Notify::new(),
             freed: Notify::new(),
             leased,
+            any_revoked: AtomicBool::new(false),
         }
     }
 
@@ -132,14 +136,15 @@ impl Settles {
         self.freed.notify_one();
     }
 
-    /// These lanes are taken away, with `dropped` deliveries of theirs that were never started.
-    pub(crate) fn revoke(&self, lanes: &[u32], dropped: &[Token]) {
-        self.done(dropped);
+    /// These lanes are taken away: nothing of them may be started any more.
+    pub(crate) fn revoke(&self, lanes: &[u32]) {
         let mut inner = self.lock();
         for &lane in lanes {
             let epoch = inner.lane(lane).epoch;
             inner.revoked.push((lane, epoch));
         }
+        self.any_revoked
+            .store(!inner.revoked.is_empty(), Ordering::Release);
         drop(inner);
         self.freed.notify_one();
     }
@@ -161,11 +166,18 @@ impl Settles {
             .map(|(lane, _)| lane)
             .collect();
         lanes.retain(|count| !emptied.contains(&count.lane));
+        self.any_revoked.store(!revoked.is_empty(), Ordering::Release);
         emptied
     }
 
     /// Whether this delivery is of a lane that was taken away, and not of one that has come back since.
+    #[inline]
     pub(crate) fn is_revoked(&self, token: Token) -> bool {
+        self.any_revoked.load(Ordering::Acquire) && self.is_among_revoked(token)
+    }
+
+    #[cold]
+    fn is_among_revoked(&self, token: Token) -> bool {
         let inner = self.lock();
         inner
             .revoked
@@ -233,7 +245,7 @@ mod tests {
         let (before, after) = (delivery(1), delivery(2));
         let settles = Settles::new(false);
         settles.received(std::slice::from_ref(&before));
-        settles.revoke(&[0], &[]);
+        settles.revoke(&[0]);
         settles.received(std::slice::from_ref(&after));
         assert!(settles.is_revoked(before.token));
         assert!(!settles.is_revoked(after.token), "it would never be settled");

@@ -227,9 +227,9 @@ impl Meter {
         }
     }
 
-    /// A failed attempt is tried again without being settled.
-    pub(crate) fn held(&self) {
-        self.settled[What::Retried as usize].add(1);
+    /// It comes again without being settled.
+    pub(crate) fn held(&self, what: What) {
+        self.settled[what as usize].add(1);
     }
 
     /// A run of `count` handlers, none of which took longer than the first bucket unless it is alone.

@@ -39,21 +39,25 @@ pub(crate) async fn guarded<T>(
             }
         }
     };
-    let failed = |reason, text| Err(Outcome::Failed(HandlerError::with_reason(reason, text)));
     match ended {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(panic)) => failed(
-            Reason::Panic,
-            format!("the handler panicked: {}", panic_text(&*panic)),
-        ),
+        Ok(Err(panic)) => Err(Outcome::Failed(panicked("the handler", &*panic))),
         Err(limit) => {
             let limit = humantime::format_duration(limit);
-            failed(
-                Reason::Timeout,
-                format!("the handler ran past its timeout of {limit}"),
-            )
+            let text = format!("the handler ran past its timeout of {limit}");
+            Err(Outcome::Failed(HandlerError::with_reason(Reason::Timeout, text)))
         }
     }
+}
+
+/// Decodes a payload outside of a handler; a panic is a failure.
+pub(crate) fn caught<T>(decode: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
+    std::panic::catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|panic| Err(panicked("decoding", &*panic)))
+}
+
+fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> HandlerError {
+    HandlerError::with_reason(Reason::Panic, format!("{what} panicked: {}", panic_text(panic)))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 pub(crate) use breaker::{Breaker, Change};
 pub(crate) use dedup::{Claim, Dedup, Look, PATIENCE, silent};
-pub(crate) use guard::guarded;
-pub(crate) use retry::{Clock, Decision, MOST_HOPS, Policy};
+pub(crate) use guard::{caught, guarded};
+pub(crate) use retry::{Clock, Decision, Hold, MOST_HOPS, Policy};
 
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};

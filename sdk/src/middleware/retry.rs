@@ -17,6 +17,9 @@ pub(crate) const MOST_HOPS: i64 = 16;
 /// How long such a message waits until it is tried again.
 const PARKED: Duration = Duration::from_secs(3600);
 
+/// What is released without leaving the process waits so long: about as long as it would take through a broker.
+const RELEASED: Duration = Duration::from_millis(100);
+
 /// How one listener deals with failure.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -29,7 +32,7 @@ pub(crate) struct Policy {
     pub(crate) in_process: bool,
     /// The largest payload that reaches the handler.
     pub(crate) max_size: Option<usize>,
-    /// The longest that the broker can delay.
+    /// The longest wait: what the broker can delay, or what a delivery may stay unsettled.
     pub(crate) max_delay: Duration,
     pub(crate) clock: Clock,
 }
@@ -56,8 +59,18 @@ impl Clock {
 pub(crate) enum Decision {
     /// Settle it.
     Settle(What, Verdict),
-    /// Keep it unsettled and try again after this wait.
-    Hold(Duration),
+    /// Keep it unsettled and try again.
+    Hold(Hold),
+}
+
+/// How a delivery that is kept unsettled comes again.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    /// What that is counted as.
+    pub(crate) what: What,
+    pub(crate) wait: Duration,
+    /// The attempt that it is then.
+    pub(crate) attempt: u32,
 }
 
 impl Policy {
@@ -101,6 +114,12 @@ impl Policy {
                 }
                 Decision::Settle(What::Handled, Verdict::Ack { emit })
             }
+            // Given back to the broker it would come again after others of its key that are here.
+            Outcome::Release if self.in_process => Decision::Hold(Hold {
+                what: What::Released,
+                wait: RELEASED,
+                attempt,
+            }),
             Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
             Outcome::Failed(error) => self.failed(delivery, attempt, &error),
         }
@@ -142,7 +161,11 @@ impl Policy {
             let headers = &mut delivery.message.headers;
             headers.set(names::FIRST_FAILURE, first_failure);
             headers.set(names::POSITION, position);
-            return Decision::Hold(wait);
+            return Decision::Hold(Hold {
+                what: What::Retried,
+                wait,
+                attempt: attempt + 1,
+            });
         }
         self.come_back(delivery, attempt, attempt + 1, wait)
     }

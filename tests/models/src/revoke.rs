@@ -24,8 +24,9 @@ pub fn revoke() {
         for _ in 0..thread_rng().gen_range(0..4) {
             shuttle::future::yield_now().await;
         }
+        stage.settles.revoke(&[TAKEN]);
         let dropped = stage.queue.discard(&[TAKEN]);
-        stage.settles.revoke(&[TAKEN], &dropped);
+        stage.settles.done(&dropped);
         // As the receiving side does: it looks whenever there is room again.
         let settled = loop {
             stage.settles.freed.notified().await;

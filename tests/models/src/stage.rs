@@ -31,7 +31,7 @@ impl Stage {
     pub(crate) async fn lane(self: Arc<Self>, most: usize) {
         let (mut chunk, mut verdicts) = (VecDeque::new(), Verdicts::default());
         loop {
-            self.queue.pop_chunk(most, &mut chunk).await;
+            self.queue.pop_chunk(most, &mut chunk, || ()).await;
             if chunk.is_empty() {
                 return;
             }

@@ -1,0 +1,162 @@
+//! What lanes take, give back and leave alone.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider::prelude::*;
+use postrider::{ListenerStatus, Running};
+use tokio::time::{Instant, sleep};
+
+type Seen = Arc<Mutex<Vec<u32>>>;
+
+#[derive(Message, Serialize, Deserialize)]
+#[message(topic = "order.created")]
+struct Order {
+    id: u32,
+}
+
+async fn start(listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
+    // A name of its own: tests do not see one another.
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let app = postrider::App::new(&url).unwrap().state(seen.clone());
+    let running = app.listen(listeners).start().await.unwrap();
+    running.ready().await.unwrap();
+    running
+}
+
+async fn send(running: &Running, key: &'static str, ids: impl IntoIterator<Item = u32>) {
+    for id in ids {
+        let publisher = running.publisher();
+        let draft = publisher.topic("order.created").key(key);
+        draft.send(&Order { id }).await.unwrap();
+    }
+}
+
+/// Waits, on the virtual clock, until `done` holds.
+async fn until(running: &Running, done: impl Fn(&ListenerStatus) -> bool) {
+    for _ in 0..10_000 {
+        if done(&running.status()[0]) {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not reached: {:#?}", running.status());
+}
+
+#[listener(topic = "order.created", ordered)]
+async fn gives_back(order: Order, State(seen): State<Seen>) -> Outcome {
+    let mut seen = seen.lock().unwrap();
+    seen.push(order.id);
+    if *seen == [1] {
+        Outcome::Release
+    } else {
+        Outcome::ACK
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_released_keeps_its_place_in_its_key() {
+    let seen = Seen::default();
+    let running = start(listeners![gives_back], &seen).await;
+    running.pause("gives_back");
+    send(&running, "one", 1..=3).await;
+    running.resume("gives_back");
+    until(&running, |status| status.counts.handled == 3).await;
+    assert_eq!(*seen.lock().unwrap(), [1, 1, 2, 3]);
+    let counts = running.status()[0].counts;
+    assert_eq!((counts.released, counts.retried), (1, 0));
+    running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "order.created", concurrency = 4, prefetch = 4)]
+async fn long(order: Order, State(seen): State<Seen>) {
+    seen.lock().unwrap().push(order.id);
+    sleep(Duration::from_secs(3600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_lane_is_given_what_waits() {
+    let seen = Seen::default();
+    let running = start(listeners![long], &seen).await;
+    send(&running, "any", 0..3).await;
+    sleep(Duration::from_secs(1)).await;
+    send(&running, "any", 3..4).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(seen.lock().unwrap().len(), 4);
+}
+
+#[listener(topic = "order.created", ordered, retry(attempts = 2, backoff = "1m"))]
+async fn fails_first(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    if order.id == 0 && attempt.0 == 1 {
+        return Err("later".into());
+    }
+    seen.lock().unwrap().push(order.id);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_waits_does_not_keep_others_from_being_fetched() {
+    let seen = Seen::default();
+    let running = start(listeners![fails_first], &seen).await;
+    send(&running, "failing", 0..40).await;
+    sleep(Duration::from_secs(1)).await;
+    send(&running, "another", 100..101).await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(*seen.lock().unwrap(), [100]);
+    until(&running, |status| status.counts.handled == 41).await;
+    running.shutdown().await.unwrap();
+}
+
+#[derive(Deserialize)]
+struct Fragile {
+    #[serde(deserialize_with = "not_one")]
+    id: u32,
+}
+
+fn not_one<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    let id = u32::deserialize(deserializer)?;
+    assert!(id != 1, "it is one");
+    Ok(id)
+}
+
+#[listener(
+    topic = "order.created",
+    batch(size = 3, wait = "10ms"),
+    concurrency = 2,
+    retry(attempts = 1)
+)]
+async fn fragile(items: Vec<Json<Fragile>>, State(seen): State<Seen>) {
+    seen.lock().unwrap().extend(items.iter().map(|item| item.0.id));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_while_a_batch_is_decoded_is_that_message_s_failure() {
+    let seen = Seen::default();
+    let running = start(listeners![fragile], &seen).await;
+    for ids in [[1, 1, 1], [1, 2, 3]] {
+        send(&running, "any", ids).await;
+        sleep(Duration::from_secs(1)).await;
+    }
+    until(&running, |status| status.counts.handled == 2).await;
+    assert_eq!(running.status()[0].counts.dead_lettered, 4);
+    assert_eq!(*seen.lock().unwrap(), [2, 3]);
+    let failed = running.status()[0].last_failure.clone().unwrap();
+    assert!(failed.contains("panic: decoding panicked: it is one"), "{failed}");
+    running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "order.created", rate = "1/h")]
+async fn seldom(order: Order, State(seen): State<Seen>) {
+    seen.lock().unwrap().push(order.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_does_not_wait_for_the_rate() {
+    let seen = Seen::default();
+    let running = start(listeners![seldom], &seen).await;
+    send(&running, "any", 0..3).await;
+    until(&running, |status| status.counts.handled == 1).await;
+    let begin = Instant::now();
+    running.shutdown().await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}

@@ -1,0 +1,199 @@
+//! What a subscription tells at a moment that no real broker can be brought to: by a broker that follows a script.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use postrider::contract::{
+    Broker, Capabilities, Client, DeadLetters, Delivery, Error, ErrorKind, Event, Outgoing, Problem, Receipt,
+    Receiver, Settled, Settlement, Settler, Spec, Status, Subscription, Token, Topology,
+};
+use postrider::prelude::*;
+use postrider::{ListenerState, async_trait};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+const LANE: u32 = 7;
+
+/// Told one after the other, each so long after the one before.
+type Script = VecDeque<(Duration, Result<Event, Error>)>;
+
+/// The embedded broker, but for what the subscription tells.
+struct Scripted {
+    embedded: Arc<dyn Broker>,
+    script: Mutex<Script>,
+    released: mpsc::UnboundedSender<u32>,
+}
+
+impl Scripted {
+    fn new(script: impl Into<Script>) -> (Arc<Self>, mpsc::UnboundedReceiver<u32>) {
+        let client = Client {
+            application: "scripted".into(),
+            instance: "1".into(),
+        };
+        let (released, seen) = mpsc::unbounded_channel();
+        let this = Self {
+            embedded: postrider_memory::isolated(client),
+            script: Mutex::new(script.into()),
+            released,
+        };
+        (Arc::new(this), seen)
+    }
+}
+
+#[async_trait]
+impl Broker for Scripted {
+    fn capabilities(&self) -> &Capabilities {
+        self.embedded.capabilities()
+    }
+
+    async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
+        self.embedded.plan(all, mode).await
+    }
+
+    async fn open(&self, _: Vec<Spec>) -> Result<Vec<Subscription>, Error> {
+        let subscription = Subscription {
+            receiver: Box::new(Told(std::mem::take(&mut self.script.lock().unwrap()))),
+            settler: Arc::new(Forgets(self.released.clone())),
+        };
+        Ok(vec![subscription])
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
+        self.embedded.publish(batch).await
+    }
+
+    fn dead_letters(&self, dead_letter_topic: &str, source: &str, group: &str) -> Box<dyn DeadLetters> {
+        self.embedded.dead_letters(dead_letter_topic, source, group)
+    }
+
+    async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
+        self.embedded.status(all).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        self.embedded.close(deadline).await
+    }
+}
+
+/// A receiver with the rest of its script.
+struct Told(Script);
+
+#[async_trait]
+impl Receiver for Told {
+    async fn next(&mut self, _: usize, into: &mut Vec<Delivery>) -> Result<Event, Error> {
+        let Some((after, _)) = self.0.front() else {
+            return std::future::pending().await;
+        };
+        sleep(*after).await;
+        let (_, told) = self.0.pop_front().unwrap();
+        if matches!(told, Ok(Event::Deliveries)) {
+            into.push(Delivery {
+                token: Token {
+                    lane: LANE,
+                    epoch: 1,
+                    seq: 0,
+                },
+                origin: postrider::contract::Origin::Topic,
+                redeliveries: None,
+                topic: "t".into(),
+                position: postrider::contract::Position::default(),
+                message: postrider::contract::Message::new("x"),
+            });
+        }
+        told
+    }
+
+    async fn pause(&mut self, _: bool) {}
+}
+
+struct Forgets(mpsc::UnboundedSender<u32>);
+
+#[async_trait]
+impl Settler for Forgets {
+    async fn settle(&self, batch: &mut Vec<Settlement>, out: &mut Vec<Settled>) {
+        out.extend(batch.drain(..).map(|_| Settled::Stale));
+    }
+
+    async fn extend(&self, _: &[Token]) {}
+
+    async fn released(&self, lanes: &[u32]) {
+        for &lane in lanes {
+            self.0.send(lane).unwrap();
+        }
+    }
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+type Seen = Arc<Mutex<u32>>;
+
+#[listener(topic = "t", group = "g", batch(size = 3, wait = "1s"))]
+async fn gathers(_items: Vec<Bytes>, State(seen): State<Seen>) {
+    *seen.lock().unwrap() += 1;
+}
+
+#[listener(topic = "t", group = "g", rate = "2/s")]
+async fn seldom(_item: Bytes, State(seen): State<Seen>) {
+    *seen.lock().unwrap() += 1;
+}
+
+/// What was taken and not started when its lane is taken away is the next owner's alone.
+async fn what_is_revoked_before_it_starts_is_dropped(listeners: Vec<postrider::Registration>, before: u32) {
+    let script = [
+        (SOON, Ok(Event::Ready)),
+        (SOON, Ok(Event::Deliveries)),
+        (SOON, Ok(Event::Deliveries)),
+        (
+            SOON,
+            Ok(Event::Revoked {
+                lanes: vec![LANE],
+                deadline: Duration::ZERO,
+            }),
+        ),
+    ];
+    let (broker, mut released) = Scripted::new(script);
+    let seen = Seen::default();
+    let app = postrider::App::on(broker).state(seen.clone()).listen(listeners);
+    let running = app.start().await.unwrap();
+    let empty = timeout(Duration::from_secs(20), released.recv()).await;
+    assert_eq!(empty, Ok(Some(LANE)));
+    assert_eq!(*seen.lock().unwrap(), before);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_gathered_drops_what_is_revoked() {
+    what_is_revoked_before_it_starts_is_dropped(listeners![gathers], 0).await;
+}
+
+/// The rate goes by the machine's clock.
+#[tokio::test]
+async fn what_waits_for_the_rate_is_dropped_when_it_is_revoked() {
+    what_is_revoked_before_it_starts_is_dropped(listeners![seldom], 1).await;
+}
+
+#[listener(topic = "t", group = "g")]
+async fn hangs(_item: Bytes) {
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_ends_ends_the_app_whatever_its_handlers_do() {
+    let script = [
+        (SOON, Ok(Event::Ready)),
+        (SOON, Ok(Event::Deliveries)),
+        (SOON, Err(Error::new(ErrorKind::Denied, "not any more"))),
+    ];
+    let (broker, _released) = Scripted::new(script);
+    let app = postrider::App::on(broker).drain_deadline(Duration::from_secs(20));
+    let mut running = app.listen(listeners![hangs]).start().await.unwrap();
+    running.ready().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        running.status()[0].state,
+        ListenerState::Stopped(Some("not any more".into()))
+    );
+    let ended = timeout(Duration::from_secs(30), running.ended()).await;
+    assert_eq!(ended.expect("it ends").kind(), ErrorKind::Denied);
+}
