@@ -11,7 +11,7 @@ use super::commit::{Which, commit};
 use super::lane::FirstDelivery;
 use super::member::Member;
 use super::routes::Route;
-use super::state::{Shared, State};
+use super::state::{Awaited, Shared, State};
 use crate::failure::failure;
 use crate::record::{Arena, Inbound, inbound};
 
@@ -19,10 +19,14 @@ use crate::record::{Arena, Inbound, inbound};
 const TICK: Duration = Duration::from_millis(100);
 /// The same while fetching stands still for a full mailbox.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-/// How many records are taken before others get the lock.
-const BATCH: usize = 256;
+/// How many records are taken before others get the lock, and about how many bytes.
+const BATCH: usize = 1024;
+const BATCH_BYTES: usize = 1 << 20;
 /// From so many records on a batch has a chunk of memory to itself: of less it would waste too much.
 const LARGE_BATCH: usize = 64;
+/// How long a full mailbox is given to be half emptied: being woken for each message that it gives away costs more than
+/// fetching that message.
+const DRAIN: Duration = Duration::from_millis(10);
 /// How long a full mailbox holds up the poll before its partitions are paused instead, which throws away what librdkafka
 /// has fetched of them.
 const STALL: Duration = Duration::from_secs(1);
@@ -87,10 +91,10 @@ impl Fetcher {
         let open = state.is_working();
         drop(state);
         // An error means that the partition has just gone.
-        if pause.count() > 0 {
+        if let Some(pause) = pause {
             let _ = self.consumer.pause(&pause);
         }
-        if resume.count() > 0 {
+        if let Some(resume) = resume {
             let _ = self.consumer.resume(&resume);
         }
         let tick = if choked { SHORT_TICK } else { TICK };
@@ -102,21 +106,22 @@ impl Fetcher {
         shared: &'a Shared,
         mut state: std::sync::MutexGuard<'a, State>,
     ) -> std::sync::MutexGuard<'a, State> {
-        let deadline = Instant::now() + STALL;
-        let full = |state: &State| {
-            let full = |mailbox: &super::mailbox::Mailbox| mailbox.size >= state.prefetch && !mailbox.choked;
-            state.boxes.iter().any(full)
-        };
-        while full(&state) && state.is_working() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            state.flow_waits = true;
-            let waited = shared.flow.wait_timeout(state, left);
-            state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+        if state.has_come(Awaited::Room) {
+            return state;
         }
-        state.flow_waits = false;
+        let begun = Instant::now();
+        for (awaited, until) in [(Awaited::MuchRoom, DRAIN), (Awaited::Room, STALL)] {
+            while state.is_working() && !state.has_come(awaited) {
+                let left = until.saturating_sub(begun.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                state.awaited = Some(awaited);
+                let waited = shared.flow.wait_timeout(state, left);
+                state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            }
+        }
+        state.awaited = None;
         state
     }
 
@@ -124,9 +129,13 @@ impl Fetcher {
     fn fill(&mut self, wait: Duration) {
         let consumer = self.consumer.clone();
         let mut wait = wait;
-        while self.batch.len() < BATCH {
+        let mut bytes = 0;
+        while self.batch.len() < BATCH && bytes < BATCH_BYTES {
             match consumer.poll(wait) {
-                Some(Ok(record)) => self.take(&record),
+                Some(Ok(record)) => {
+                    bytes += record.payload_len();
+                    self.take(&record);
+                }
                 // Errors without a record have been told to the context too.
                 Some(Err(error)) => {
                     let told = failure("receiving", &error);
@@ -207,8 +216,8 @@ impl Fetcher {
 }
 
 /// Which partitions are to be paused and resumed now.
-fn flow(state: &mut State) -> (TopicPartitionList, TopicPartitionList) {
-    let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartitionList>) {
+    let (mut pause, mut resume) = (None, None);
     for id in 0..state.lanes.len() {
         let Some(wanted) = state
             .lanes
@@ -223,7 +232,8 @@ fn flow(state: &mut State) -> (TopicPartitionList, TopicPartitionList) {
         };
         lane.paused = wanted;
         let list = if wanted { &mut pause } else { &mut resume };
-        list.add_partition(&lane.route.name, lane.partition);
+        list.get_or_insert_with(TopicPartitionList::new)
+            .add_partition(&lane.route.name, lane.partition);
     }
     (pause, resume)
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use super::commit::{Which, commit};
 use super::lane::Lane;
 use super::routes::{Route, Routes};
-use super::state::Shared;
+use super::state::{Awaited, Shared};
 use crate::failure::{code, kind};
 use crate::inspector::names_brokers;
 use crate::observer;
@@ -260,10 +260,10 @@ impl Member {
                 .any(|&id| state.lanes.get(id).is_some_and(Lane::is_held));
             let left = deadline.saturating_duration_since(Instant::now());
             if !held || left.is_zero() || !state.is_open() {
-                state.flow_waits = false;
+                state.awaited = None;
                 return lanes;
             }
-            state.flow_waits = true;
+            state.awaited = Some(Awaited::Settled);
             let waited = self.shared.flow.wait_timeout(state, left);
             state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
         }

@@ -43,7 +43,7 @@ impl Shared {
                 generation: 0,
                 cut_off: false,
                 fresh: false,
-                flow_waits: false,
+                awaited: None,
                 work_waits: false,
                 prefetch,
             }),
@@ -64,7 +64,9 @@ impl Shared {
                 mailbox.news.notify_one();
             }
         }
-        if state.flow_waits {
+        if state.awaited.is_some_and(|awaited| state.has_come(awaited)) {
+            // Whoever waits for more says so again.
+            state.awaited = None;
             self.flow.notify_all();
         }
         if state.work_waits && state.dirty {
@@ -116,6 +118,17 @@ pub(crate) enum Phase {
     Failed(Error),
 }
 
+/// What the consumer's thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    /// No mailbox is full.
+    Room,
+    /// None is more than half full.
+    MuchRoom,
+    /// Something is settled or released.
+    Settled,
+}
+
 /// What is shared, under its lock.
 #[allow(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 pub(crate) struct State {
@@ -136,8 +149,9 @@ pub(crate) struct State {
     pub(crate) cut_off: bool,
     /// There is a new assignment, not yet marked as in use.
     pub(crate) fresh: bool,
-    /// Who waits on [`Shared::flow`] and [`Shared::work`]: waking nobody is a system call too.
-    pub(crate) flow_waits: bool,
+    /// What is waited for on [`Shared::flow`], and whether somebody waits on [`Shared::work`]: waking nobody is a system
+    /// call too.
+    pub(crate) awaited: Option<Awaited>,
     pub(crate) work_waits: bool,
     /// How many bytes a mailbox takes before fetching stops.
     pub(crate) prefetch: usize,
@@ -157,6 +171,18 @@ impl State {
     /// Whether the consumer of the time goes on.
     pub(crate) fn is_working(&self) -> bool {
         self.is_open() && !self.cut_off
+    }
+
+    /// Whether there is what is waited for. A mailbox that is left to itself is in nobody's way.
+    pub(crate) fn has_come(&self, awaited: Awaited) -> bool {
+        let most = match awaited {
+            Awaited::Room => self.prefetch.saturating_sub(1),
+            Awaited::MuchRoom => self.prefetch / 2,
+            Awaited::Settled => return true,
+        };
+        self.boxes
+            .iter()
+            .all(|mailbox| mailbox.choked || mailbox.size <= most)
     }
 
     /// Nothing flows: told once.

@@ -5,7 +5,7 @@ use postrider_contract::{Delivery, Message, Token};
 
 use super::lane::FirstDelivery;
 use super::routes::Route;
-use super::state::{LONGEST_SPAN, Shared, State};
+use super::state::{Awaited, LONGEST_SPAN, Shared, State};
 use crate::progress::Progress;
 use crate::record::Inbound;
 
@@ -208,4 +208,31 @@ fn a_partition_that_goes_back_begins_again() {
     assert!(!state.acknowledge(old[0].token));
     assert_eq!(offsets(&give(&mut state, 9)), [0]);
     assert_eq!(committed(&state).0, 0);
+}
+
+/// Whoever waits for much room is not woken for each message that makes some.
+#[test]
+fn much_room_is_told_once() {
+    let shared = assigned(false, 0, Progress::default());
+    let mut state = shared.lock();
+    (0..10).for_each(|offset| accept(&mut state, offset, None));
+    state.prefetch = state.boxes[0].size;
+    assert!(!state.has_come(Awaited::Room));
+    state.awaited = Some(Awaited::MuchRoom);
+    give(&mut state, 4);
+    shared.wake(&mut state);
+    assert!(state.has_come(Awaited::Room));
+    assert_eq!(state.awaited, Some(Awaited::MuchRoom));
+    give(&mut state, 1);
+    shared.wake(&mut state);
+    assert_eq!(state.awaited, None);
+    // Whoever waits for settlements is woken by whatever happens.
+    state.awaited = Some(Awaited::Settled);
+    shared.wake(&mut state);
+    assert_eq!(state.awaited, None);
+    // A mailbox that is left to itself is in nobody's way.
+    (10..30).for_each(|offset| accept(&mut state, offset, None));
+    assert!(!state.has_come(Awaited::Room));
+    state.boxes[0].choked = true;
+    assert!(state.has_come(Awaited::MuchRoom));
 }
