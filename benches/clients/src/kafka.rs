@@ -1,15 +1,19 @@
 //! Raw loops on rdkafka.
+//!
+//! The tuned consumer looks at payloads where librdkafka has them and at no headers. With `POSTRIDER_BENCH_OWNED` set it takes
+//! with it what a service needs: payload, message id and content type as values of its own.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use postrider::async_trait;
+use postrider::prelude::Bytes;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, StreamConsumer};
-use rdkafka::message::{Header, Message as _, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{
     BaseRecord, DeliveryFuture, DeliveryResult, FutureProducer, FutureRecord, Producer, ProducerContext,
@@ -47,6 +51,15 @@ fn headers() -> OwnedHeaders {
     OwnedHeaders::new_with_capacity(2)
         .insert(header("content-type", "application/json"))
         .insert(header("message-id", MESSAGE_ID))
+}
+
+/// What a service needs of a message: its payload, id and content type.
+fn owned(record: &BorrowedMessage<'_>) -> (Bytes, Vec<String>) {
+    let payload = Bytes::copy_from_slice(record.payload().unwrap_or_default());
+    let headers = record.headers().into_iter().flat_map(|headers| headers.iter());
+    let wanted = headers.filter(|header| matches!(header.key, "message-id" | "content-type"));
+    let texts = wanted.filter_map(|header| String::from_utf8(header.value?.to_vec()).ok());
+    (payload, texts.collect())
 }
 
 fn group(topic: &str) -> String {
@@ -114,12 +127,19 @@ impl Kafka {
         let consumer: BaseConsumer = self.consumer(TOPIC).create().unwrap();
         consumer.subscribe(&[TOPIC]).unwrap();
         let mut committed = Instant::now();
+        let owning = std::env::var_os("POSTRIDER_BENCH_OWNED").is_some();
         loop {
             let Some(record) = consumer.poll(COMMITS) else {
                 continue;
             };
             let record = record.unwrap();
-            let last = probe.handle(record.payload().unwrap_or_default());
+            let last = if owning {
+                let (payload, texts) = owned(&record);
+                std::hint::black_box(texts);
+                probe.handle(&payload)
+            } else {
+                probe.handle(record.payload().unwrap_or_default())
+            };
             consumer.store_offset_from_message(&record).unwrap();
             if last {
                 break;
