@@ -41,6 +41,7 @@ const OWN: [&str; 3] = [REPEATED, TYPED, RETURN_TAG];
 const LONGEST_NAME: usize = 255;
 
 const PERSISTENT: u8 = 2;
+const JSON: &str = "application/json";
 
 /// Headers through which the broker is told to drop, divert or count a message, or tells about it, and those that only the
 /// adapter writes.
@@ -194,7 +195,12 @@ pub(crate) fn inbound(properties: &BasicProperties, payload: Vec<u8>, by_return_
         ("postrider-original-cluster-id", properties.cluster_id()),
     ] {
         if let Some(text) = text {
-            headers.push((ByteString::from_static(name), Value::from(text.as_str())));
+            let value = match text.as_str() {
+                // What most messages are, without a copy.
+                JSON if name == names::CONTENT_TYPE => Value::Text(ByteString::from_static(JSON)),
+                text => Value::from(text),
+            };
+            headers.push((ByteString::from_static(name), value));
         }
     }
     if let Some(priority) = properties.priority() {
@@ -258,7 +264,7 @@ pub(crate) fn inbound(properties: &BasicProperties, payload: Vec<u8>, by_return_
     let redeliveries = COUNTS.iter().find_map(|name| count(find(name)?)).unwrap_or(0);
     let message = Message {
         key,
-        headers: headers.into_iter().collect::<Headers>(),
+        headers: Headers::take_from(&mut headers),
         payload: Some(Bytes::from(payload)),
     };
     Inbound {
