@@ -21,6 +21,8 @@ use crate::layout::{INBOX, LADDER};
 use crate::properties;
 use crate::subscription::Subscribed;
 
+/// All of a channel is lost at once.
+const LANE: u32 = 0;
 /// How often a channel is looked at while nothing may be taken from it.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -32,8 +34,8 @@ pub(crate) struct RabbitReceiver {
     /// Consumers from before a pause: what they fetched still comes.
     former: VecDeque<Consumer>,
     paused: bool,
-    /// Told at the next call: the end was seen behind deliveries.
-    later: Option<Event>,
+    /// Told at the next calls: the end, in its parts, and where it was seen behind deliveries.
+    later: VecDeque<Event>,
     over: Option<Error>,
 }
 
@@ -56,7 +58,7 @@ impl RabbitReceiver {
             flow: None,
             former: VecDeque::new(),
             paused: false,
-            later: None,
+            later: VecDeque::new(),
             over: None,
         }
     }
@@ -90,33 +92,43 @@ impl RabbitReceiver {
         }
     }
 
-    /// The channel has ended: nothing of it can be settled any more.
-    fn lost(&mut self, why: Option<&lapin::Error>) -> Event {
+    /// The channel has ended: nothing of it can be settled any more, and the broker delivers it again.
+    fn lost(&mut self, why: Option<&lapin::Error>) {
         self.leave();
         self.former.clear();
         if let Some(flow) = self.flow.take() {
+            self.later.push_back(Event::Revoked {
+                lanes: vec![LANE],
+                deadline: Duration::ZERO,
+            });
             self.subscribed.end(flow.epoch);
             let _ = self.ended.send(End {
                 epoch: flow.epoch,
                 unparsable: self.subscribed.shared.quarantine.note(why),
             });
         }
-        if self.subscribed.shared.is_closed() {
-            return Event::Closed;
-        }
         let topic = self.subscribed.spec.topic();
-        Event::Degraded(match why {
+        self.later.push_back(Event::Degraded(match why {
             Some(error) => fault::error(&format!("receiving `{topic}`"), error),
             None => Error::new(
                 ErrorKind::Unavailable,
                 format!("receiving `{topic}`: the broker ended it, as when its queue is deleted"),
             ),
-        })
+        }));
     }
 
-    /// Takes what is there, at most `max`. `Some`: the channel has ended, and nothing was taken.
-    fn take(&mut self, max: usize, into: &mut Vec<Delivery>) -> Option<Event> {
-        let before = into.len();
+    /// What is told next of what is known already.
+    fn told(&mut self) -> Option<Event> {
+        if self.subscribed.shared.is_closed() {
+            self.lost(None);
+            self.later.clear();
+            return Some(Event::Closed);
+        }
+        self.later.pop_front()
+    }
+
+    /// Takes what is there, at most `max`.
+    fn take(&mut self, max: usize, into: &mut Vec<Delivery>) {
         for _ in 0..max {
             if self.subscribed.is_ordered()
                 && let Some(delivery) = self.subscribed.take_again()
@@ -124,21 +136,13 @@ impl RabbitReceiver {
                 into.push(delivery);
                 continue;
             }
-            let look = look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never()?;
-            match look {
-                Look::Delivery(delivery) => self.push(delivery, into),
-                Look::Ended(why) => {
-                    let event = self.lost(why.as_ref());
-                    if into.len() == before {
-                        return Some(event);
-                    }
-                    // What was taken comes first, and is stale by now.
-                    self.later = Some(event);
-                    return None;
-                }
+            match look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never() {
+                Some(Look::Delivery(delivery)) => self.push(delivery, into),
+                // What was taken is told first, and is stale by now.
+                Some(Look::Ended(why)) => return self.lost(why.as_ref()),
+                None => return,
             }
         }
-        None
     }
 
     fn push(&self, delivery: lapin::message::Delivery, into: &mut Vec<Delivery>) {
@@ -162,7 +166,7 @@ impl RabbitReceiver {
         };
         let delivery = Delivery {
             token: Token {
-                lane: 0,
+                lane: LANE,
                 epoch: flow.epoch,
                 seq: delivery.delivery_tag,
             },
@@ -259,25 +263,20 @@ impl Receiver for RabbitReceiver {
         if let Some(error) = &self.over {
             return Err(error.clone());
         }
-        if self.subscribed.shared.is_closed() {
-            self.lost(None);
-            return Ok(Event::Closed);
-        }
-        if let Some(event) = self.later.take() {
-            return Ok(event);
-        }
         let before = into.len();
         loop {
+            if let Some(event) = self.told() {
+                return Ok(event);
+            }
             if let Ok(news) = self.news.try_recv() {
                 return self.hear(Some(news));
             }
-            if max > 0 {
-                if let Some(event) = self.take(max, into) {
-                    return Ok(event);
-                }
-                if into.len() > before {
-                    return Ok(Event::Deliveries);
-                }
+            self.take(max, into);
+            if into.len() > before {
+                return Ok(Event::Deliveries);
+            }
+            if !self.later.is_empty() {
+                continue;
             }
             let idle = self
                 .flow
@@ -286,24 +285,19 @@ impl Receiver for RabbitReceiver {
             let subscribed = self.subscribed.clone();
             tokio::select! {
                 news = self.news.recv() => return self.hear(news),
-                () = subscribed.shared.closing() => {
-                    self.lost(None);
-                    return Ok(Event::Closed);
-                }
+                () = subscribed.shared.closing() => {}
                 looked = look(&mut self.former, self.flow.as_mut(), self.paused), if max > 0 => match looked {
                     Look::Delivery(delivery) => {
                         self.push(delivery, into);
-                        if let Some(event) = self.take(max - 1, into) {
-                            self.later = Some(event);
-                        }
+                        self.take(max - 1, into);
                         return Ok(Event::Deliveries);
                     }
-                    Look::Ended(why) => return Ok(self.lost(why.as_ref())),
+                    Look::Ended(why) => self.lost(why.as_ref()),
                 },
                 () = subscribed.again.notified(), if max > 0 && subscribed.is_ordered() => {}
                 () = sleep(LOOK), if idle => {
                     if self.flow.as_ref().is_some_and(|flow| !flow.channel.status().connected()) {
-                        return Ok(self.lost(None));
+                        self.lost(None);
                     }
                 }
             }

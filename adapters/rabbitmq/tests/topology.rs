@@ -119,6 +119,10 @@ async fn a_deleted_queue_is_declared_again() {
         .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
         .await
         .unwrap();
+    // Nothing of it may be started any more: the broker gives it to whoever is next.
+    let held_lane = [held.token.lane];
+    let revoked = |event: &Event| matches!(event, Event::Revoked { lanes, .. } if *lanes == held_lane);
+    sub.until(revoked).await;
     sub.until(|event| matches!(event, Event::Degraded(_))).await;
     sub.until(|event| matches!(event, Event::Ready)).await;
     let late = sub.settle(&held, postrider_contract::Verdict::ACK).await;
@@ -156,6 +160,8 @@ async fn a_deleted_queue_is_waited_for_in_verify_mode() {
         .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
         .await
         .unwrap();
+    let event = opened.receiver.next(1, &mut into).await.unwrap();
+    assert!(matches!(event, Event::Revoked { .. }), "{event:?}");
     for _ in 0..3 {
         let event = opened.receiver.next(1, &mut into).await.unwrap();
         assert!(matches!(event, Event::Degraded(_)), "{event:?}");
