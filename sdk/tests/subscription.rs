@@ -173,6 +173,51 @@ async fn what_waits_for_the_rate_is_dropped_when_it_is_revoked() {
     what_is_revoked_before_it_starts_is_dropped(listeners![seldom], 1).await;
 }
 
+#[listener(
+    topic = "t",
+    group = "g",
+    rate = "2/s",
+    breaker(failures = 1, pause = "50ms"),
+    retry(attempts = 1)
+)]
+async fn fails_once(_item: Bytes, State(seen): State<Seen>) -> Result<(), HandlerError> {
+    let mut seen = seen.lock().unwrap();
+    *seen += 1;
+    if *seen == 1 {
+        return Err("down".into());
+    }
+    Ok(())
+}
+
+/// The one that an open circuit breaker lets through may be taken away before it starts: then another is tried.
+#[tokio::test]
+async fn a_breaker_is_not_left_waiting_for_what_is_revoked() {
+    let revoked = Event::Revoked {
+        lanes: vec![LANE],
+        deadline: Duration::ZERO,
+    };
+    let script = [
+        (SOON, Ok(Event::Ready)),
+        (SOON, Ok(Event::Deliveries)),
+        (SOON, Ok(Event::Deliveries)),
+        (SOON, Ok(revoked)),
+        (8 * SOON, Ok(Event::Deliveries)),
+    ];
+    let (broker, mut released) = Scripted::new(script);
+    let seen = Seen::default();
+    let app = postrider::App::on(broker).state(seen.clone());
+    let running = app.listen(listeners![fails_once]).start().await.unwrap();
+    let empty = timeout(Duration::from_secs(20), released.recv()).await;
+    assert_eq!((empty, *seen.lock().unwrap()), (Ok(Some(LANE)), 1));
+    let again = async {
+        while *seen.lock().unwrap() < 2 {
+            sleep(SOON).await;
+        }
+    };
+    timeout(Duration::from_secs(20), again).await.expect("it goes on");
+    running.shutdown().await.unwrap();
+}
+
 #[listener(topic = "t", group = "g")]
 async fn hangs(_item: Bytes) {
     std::future::pending::<()>().await;

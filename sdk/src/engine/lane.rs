@@ -10,7 +10,7 @@ use tracing::Instrument;
 
 use super::settles::Verdicts;
 use super::{Queue, Work};
-use crate::contract::{Delivery, Verdict, names};
+use crate::contract::{Delivery, Token, Verdict, names};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
@@ -93,10 +93,7 @@ impl Lane<'_> {
         }
         let outcome = match refused {
             Some(outcome) => outcome,
-            // Whoever has the lane now gets it again.
-            None if work.settles.is_revoked(cx.delivery.token) => {
-                return work.settles.done(&[cx.delivery.token]);
-            }
+            None if work.settles.is_revoked(cx.delivery.token) => return leave(work, cx.delivery.token),
             None => {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
@@ -243,7 +240,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     for delivery in gathered.drain(..) {
         let attempt = queue.start(&delivery);
         if work.settles.is_revoked(delivery.token) {
-            work.settles.done(&[delivery.token]);
+            leave(work, delivery.token);
             continue;
         }
         let cx = Context::new(delivery, attempt, work.scope.clone());
@@ -320,6 +317,16 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
         Decision::Hold(hold) => keep(work, queue, delivery, hold),
     }
+}
+
+/// Leaves what was not started to whoever has its lane now, who gets it again.
+#[cold]
+fn leave(work: &Work, token: Token) {
+    if let Some(breaker) = &work.breaker {
+        // It may have been the one that was let through.
+        breaker.note(&Outcome::Release);
+    }
+    work.settles.done(&[token]);
 }
 
 /// Keeps a delivery in the process for its next attempt.
