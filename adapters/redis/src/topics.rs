@@ -21,8 +21,8 @@ pub(crate) struct Topic {
     dead_letters: AtomicBool,
     /// Why nothing may be published to it.
     refused: Option<Error>,
-    /// Pub/Sub: how many this process has published to its channel.
-    sequence: AtomicU64,
+    /// Pub/Sub: how many this process has published to its channel; `None` where there are too many topics to count for each.
+    sequence: Option<AtomicU64>,
 }
 
 impl Topic {
@@ -35,8 +35,9 @@ impl Topic {
         self.refused.clone().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn next_sequence(&self) -> u64 {
-        self.sequence.fetch_add(1, Ordering::Relaxed) + 1
+    pub(crate) fn next_sequence(&self) -> Option<u64> {
+        let sequence = self.sequence.as_ref()?;
+        Some(sequence.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
@@ -60,13 +61,14 @@ impl Topics {
         if let Some(topic) = known.get(topic) {
             return Arc::clone(topic);
         }
+        let remembered = known.len() < MOST;
         let found = Arc::new(Topic {
             key: keys::topic(topic),
             dead_letters: AtomicBool::new(is_called_dead_letters(topic)),
             refused: check(topic).err(),
-            sequence: AtomicU64::new(0),
+            sequence: remembered.then(AtomicU64::default),
         });
-        if found.refused.is_none() && known.len() < MOST {
+        if found.refused.is_none() && remembered {
             known.insert(Arc::clone(topic), Arc::clone(&found));
         }
         found
@@ -108,4 +110,21 @@ pub(crate) fn check(topic: &str) -> Result<(), Error> {
 /// Whether it holds dead letters by its name.
 pub(crate) fn is_called_dead_letters(topic: &str) -> bool {
     topic.strip_suffix(".dlq").is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A number that came again would be taken for a message that was received already.
+    #[test]
+    fn only_what_is_remembered_counts() {
+        let topics = Topics::new(Transport::PubSub);
+        let named = |n: usize| topics.get(&format!("t.{n}").into());
+        for n in 0..MOST {
+            assert_eq!(named(n).next_sequence(), Some(1));
+        }
+        assert_eq!(named(0).next_sequence(), Some(2));
+        assert_eq!(named(MOST).next_sequence(), None);
+    }
 }

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use common::*;
 use postrider_contract::{
-    Address, Bytes, ErrorKind, Event, Message, Order, Origin, Outgoing, Settled, Sharing, Start, Topology,
-    Value, Verdict, names,
+    Address, Bytes, ErrorKind, Event, Message, Order, Origin, Outgoing, Settled, Sharing, Spec, Start,
+    Topology, Value, Verdict, names,
 };
 use redis::AsyncCommands;
 use tokio::time::Instant;
@@ -748,4 +748,32 @@ async fn a_vanished_stream_is_made_again_and_the_loss_told() {
     );
     publish(&broker, &topic, ["x".into()]).await;
     assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+/// A task that has done much already is made to yield in the middle of what it publishes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_batch_keeps_its_order_wherever_its_task_is() {
+    const COUNT: u32 = 6_000;
+    let topic = unique("large");
+    let broker = connect(&url(), "a").await;
+    let wishes = Spec {
+        in_flight: COUNT,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, wishes).await;
+    let publishing = tokio::spawn(async move {
+        for _ in 0..126 {
+            tokio::task::consume_budget().await;
+        }
+        let message = |n: u32| Message::new(n.to_string()).with_key("one");
+        let batch = (0..COUNT).map(|n| Outgoing::to_topic(topic.clone(), message(n)));
+        broker.publish(batch.collect()).await
+    });
+    assert!(publishing.await.unwrap().iter().all(Result::is_ok));
+    let got = open.receive(COUNT as usize).await;
+    let numbers: Vec<u32> = got
+        .iter()
+        .map(|delivery| text(delivery).parse().unwrap())
+        .collect();
+    assert!(numbers.is_sorted(), "{numbers:?}");
 }

@@ -148,7 +148,11 @@ impl Publisher {
             return Job::new(index, command, size);
         }
         let mut command = Cmd::with_capacity(3, 128 + name.len() + size);
-        let frame = Frame::encode(message, &self.id, topic.next_sequence());
+        let frame = match topic.next_sequence() {
+            Some(number) => Frame::encode(message, &self.id, number),
+            // A number that came again would be taken for a message that was received already.
+            None => self.frame_aside(message),
+        };
         command.arg("PUBLISH").arg(&**name).arg(frame);
         Job {
             to_channel: true,

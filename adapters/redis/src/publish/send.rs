@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::poll;
 use postrider_contract::{Backoff, Error, ErrorKind, Outgoing, Receipt};
 use redis::{Pipeline, Value};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use crate::failure::{Failure, from_server, not_yet, unavailable};
@@ -87,11 +88,15 @@ impl<'a, I: Iterator<Item = (usize, Outgoing)>> Batch<'a, I> {
                     }
                 },
             };
-            let mut sending = Box::pin(self.publisher.send(on.clone(), jobs, self.deadline));
-            // Once is enough to put it on its way.
-            match poll!(&mut sending) {
-                std::task::Poll::Ready(sent) => self.answered(sent),
-                std::task::Poll::Pending => under_way.push_back(sending),
+            // Each poll puts it on its way where there is room: without a budget, which could end in the middle of a batch, and
+            // the earlier ones first, which may have found none.
+            let sending = unconstrained(self.publisher.send(on.clone(), jobs, self.deadline));
+            under_way.push_back(Box::pin(sending));
+            for mut sending in std::mem::take(&mut under_way) {
+                match poll!(&mut sending) {
+                    std::task::Poll::Ready(sent) => self.answered(sent),
+                    std::task::Poll::Pending => under_way.push_back(sending),
+                }
             }
             if under_way.len() >= UNDER_WAY
                 && let Some(oldest) = under_way.pop_front()

@@ -43,7 +43,11 @@ impl BroadcastReader {
             }
             self.table.down(Part::Reader, error);
             failures += 1;
-            tokio::time::sleep(Backoff::RECONNECT.wait(failures)).await;
+            tokio::select! {
+                () = tokio::time::sleep(Backoff::RECONNECT.wait(failures)) => {}
+                () = self.stop.cancelled() => return,
+                () = self.closing.cancelled() => return,
+            }
         }
     }
 
