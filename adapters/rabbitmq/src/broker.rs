@@ -68,6 +68,7 @@ impl RabbitBroker {
                 publisher,
                 closed: watch::Sender::new(false),
                 quarantine: Quarantine::default(),
+                unrouted: tokio::sync::Mutex::default(),
                 subscribed: Mutex::default(),
             }),
             depths: Depths::default(),

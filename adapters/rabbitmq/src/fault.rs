@@ -48,6 +48,8 @@ pub(crate) fn text(error: &lapin::Error) -> String {
 fn kind(error: &lapin::Error) -> ErrorKind {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => match error.get_id() {
+            // Too many connections, channels or users: others may go, such as those that the broker still takes for alive.
+            NOT_ALLOWED if error.get_message().as_str().contains("limit") => ErrorKind::Unavailable,
             ACCESS_REFUSED | NOT_ALLOWED => ErrorKind::Denied,
             PRECONDITION_FAILED => ErrorKind::Topology,
             CONTENT_TOO_LARGE => ErrorKind::TooLarge,

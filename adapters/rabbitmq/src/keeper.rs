@@ -82,6 +82,7 @@ pub(crate) async fn keep(
                     () = shared.closing() => None,
                     end = wait_for_end(&mut ended, epoch) => end,
                     () = assure(&subscribed, &live) => None,
+                    () = bring_back(&subscribed) => None,
                     () = subscribed.flush_in_time() => None,
                     () = lifting => None,
                 };
@@ -183,6 +184,15 @@ async fn assure(subscribed: &Subscribed, live: &Live) {
     }
 }
 
+/// Looks for retries that had lost their queue. Never ends.
+async fn bring_back(subscribed: &Subscribed) {
+    let (shared, spec) = (&subscribed.shared, &subscribed.spec);
+    if spec.sharing != Sharing::Group || !shared.topology.declares() {
+        return std::future::pending().await;
+    }
+    unrouted::bring_back(shared, spec).await;
+}
+
 /// Opens a channel that delivers. `first`: the topology was planned just now.
 async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Error> {
     let shared = &subscribed.shared;
@@ -197,9 +207,6 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
     // Apart, only the same channel is opened again.
     if !first && !alone {
         shared.topology.again(&live, spec, false).await?;
-    }
-    if spec.sharing == Sharing::Group && shared.topology.declares() {
-        unrouted::bring_back(shared, &live, spec).await;
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
     let channel = open_channel(&live).await.map_err(opening)?;

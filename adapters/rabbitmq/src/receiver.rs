@@ -97,10 +97,13 @@ impl RabbitReceiver {
         self.leave();
         self.former.clear();
         if let Some(flow) = self.flow.take() {
-            self.later.push_back(Event::Revoked {
-                lanes: vec![LANE],
-                deadline: Duration::ZERO,
-            });
+            // The queue of a broadcast instance is gone with its channel: nobody else gets what came from it.
+            if self.subscribed.spec.sharing == Sharing::Group {
+                self.later.push_back(Event::Revoked {
+                    lanes: vec![LANE],
+                    deadline: Duration::ZERO,
+                });
+            }
             self.subscribed.end(flow.epoch);
             let _ = self.ended.send(End {
                 epoch: flow.epoch,
@@ -112,9 +115,19 @@ impl RabbitReceiver {
             Some(error) => fault::error(&format!("receiving `{topic}`"), error),
             None => Error::new(
                 ErrorKind::Unavailable,
-                format!("receiving `{topic}`: the broker ended it, as when its queue is deleted"),
+                format!("receiving `{topic}`: the connection is lost, or the broker ended it, as when a queue is deleted"),
             ),
         }));
+    }
+
+    /// Why a channel has ended, behind what it brought: that is stale.
+    fn last_words(&mut self) -> Option<lapin::Error> {
+        loop {
+            match look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never()? {
+                Look::Delivery(_) => {}
+                Look::Ended(why) => return why,
+            }
+        }
     }
 
     /// What is told next of what is known already.
@@ -197,10 +210,10 @@ impl RabbitReceiver {
     }
 
     /// Where order is kept a pause does not cancel the consumer: the next instance would become the active one at once, and
-    /// be given what follows before what is still held here. Nothing is asked for meanwhile, and the prefetch bounds what
-    /// the broker sends.
+    /// be given what follows before what is still held here. Nor where the queue would go with its only consumer. Nothing is
+    /// asked for meanwhile, and the prefetch bounds what the broker sends.
     fn stays_active(&self) -> bool {
-        self.subscribed.is_ordered()
+        self.subscribed.is_ordered() || self.subscribed.spec.sharing == Sharing::Broadcast
     }
 
     /// Cancels the consumer. The frame is queued at the first poll, and the client library takes the answer by itself.
@@ -297,7 +310,8 @@ impl Receiver for RabbitReceiver {
                 () = subscribed.again.notified(), if max > 0 && subscribed.is_ordered() => {}
                 () = sleep(LOOK), if idle => {
                     if self.flow.as_ref().is_some_and(|flow| !flow.channel.status().connected()) {
-                        self.lost(None);
+                        let why = self.last_words();
+                        self.lost(why.as_ref());
                     }
                 }
             }

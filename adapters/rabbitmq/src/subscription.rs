@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) publisher: Publisher,
     pub(crate) closed: watch::Sender<bool>,
     pub(crate) quarantine: Quarantine,
+    /// Held while retries that have lost their queue are looked at.
+    pub(crate) unrouted: tokio::sync::Mutex<()>,
     /// Every subscription there is.
     pub(crate) subscribed: Mutex<Vec<Weak<Subscribed>>>,
 }

@@ -253,6 +253,46 @@ async fn a_retry_outlives_its_queue() {
     sub.ack(&came).await;
 }
 
+/// Each listener looks for its own, and what one has in its hands the others do not see.
+#[tokio::test]
+async fn retries_of_several_listeners_outlive_their_queues() {
+    const EACH: usize = 20;
+    let wishes = ["one", "two"].map(|name| spec(&unique(name), "g"));
+    let broker = connect().await;
+    for wish in &wishes {
+        let mut sub = open(&broker, wish.clone()).await;
+        publish(&broker, wish.topic(), message("m")).await;
+        let came = sub.one().await;
+        let due = std::time::SystemTime::now() + Duration::from_millis(600);
+        let retry = postrider_contract::Outgoing::to_inbox(wish.topic().clone(), "g", came.message.clone());
+        let retries = vec![retry.not_before(due); EACH];
+        assert!(matches!(sub.emit(&came, retries).await, Settled::Done));
+    }
+    broker.close(PATIENCE).await.unwrap();
+    for wish in &wishes {
+        let queue = format!("{}.g", wish.topic());
+        let deleted = lapin()
+            .await
+            .queue_delete(queue.as_str().into(), QueueDeleteOptions::default())
+            .await;
+        deleted.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let broker = connect().await;
+    broker.plan(&wishes, Topology::Declare).await.unwrap();
+    for mut opened in broker.open(wishes.to_vec()).await.unwrap() {
+        let mut came = Vec::new();
+        while came.len() < EACH {
+            let next = opened.receiver.next(EACH, &mut came);
+            tokio::time::timeout(PATIENCE, next)
+                .await
+                .expect("they come")
+                .unwrap();
+        }
+        assert_eq!(came.len(), EACH);
+    }
+}
+
 /// A dead-letter copy finds its stream gone: the stream is declared again and takes it.
 #[tokio::test]
 async fn a_deleted_dead_letter_topic_is_declared_again() {
