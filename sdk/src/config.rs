@@ -88,9 +88,12 @@ impl Config {
     }
 
     fn read_text(&mut self, text: &str, shown: &impl Display) -> Result<(), Error> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| config(format!("{shown} is not TOML: {error}")))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            // Its own text shows the line, which may hold a password.
+            let before = error.span().and_then(|span| text.get(..span.start));
+            let line = before.unwrap_or_default().matches('\n').count() + 1;
+            config(format!("{shown} is not TOML, line {line}: {}", error.message()))
+        })?;
         for (section, value) in table {
             let toml::Value::Table(keys) = value else {
                 return Err(config(format!(

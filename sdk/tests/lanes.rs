@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use postrider::prelude::*;
-use postrider::{ListenerStatus, Running};
+use postrider::{ListenerState, ListenerStatus, Running};
 use tokio::time::{Instant, sleep};
 
 type Seen = Arc<Mutex<Vec<u32>>>;
@@ -159,4 +159,52 @@ async fn a_drain_does_not_wait_for_the_rate() {
     let begin = Instant::now();
     running.shutdown().await.unwrap();
     assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+}
+
+#[derive(Message, Serialize)]
+#[message(topic = "invoice")]
+struct Invoice {
+    text: String,
+}
+
+#[listener(topic = "order.created", publish = "invoice")]
+async fn long_winded(_order: Order) -> Invoice {
+    Invoice {
+        text: "x".repeat(200),
+    }
+}
+
+#[listener(topic = "order.created", publish = "invoice", dedup(window = "1h"))]
+async fn long_winded_once(_order: Order) -> Invoice {
+    Invoice {
+        text: "x".repeat(200),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_to_be_published_is_given_up() {
+    for listeners in [listeners![long_winded], listeners![long_winded_once]] {
+        let url = format!("memory://{}?max_payload=100", uuid::Uuid::now_v7().simple());
+        let app = postrider::App::new(&url).unwrap().listen(listeners);
+        let running = app.start().await.unwrap();
+        running.ready().await.unwrap();
+        send(&running, "any", 0..1).await;
+        until(&running, |status| status.counts.dead_lettered == 1).await;
+        let status = running.status().remove(0);
+        assert_eq!((status.state, status.in_flight), (ListenerState::Ready, 0));
+        let failed = status.last_failure.unwrap();
+        assert!(
+            failed.contains("what it publishes has 211 bytes, at most 100"),
+            "{failed}"
+        );
+        running.shutdown().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_deadline_may_be_for_ever() {
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let app = postrider::App::new(&url).unwrap().drain_deadline(Duration::MAX);
+    let running = app.listen(listeners![long_winded]).start().await.unwrap();
+    running.shutdown().await.unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use postrider::contract::{
     Broker, Capabilities, Client, DeadLetters, Delivery, Error, ErrorKind, Event, Outgoing, Problem, Receipt,
-    Receiver, Settled, Settlement, Settler, Spec, Status, Subscription, Token, Topology,
+    Receiver, Settled, Settlement, Settler, Spec, Status, Subscription, Token, Topology, Verdict,
 };
 use postrider::prelude::*;
 use postrider::{ListenerState, async_trait};
@@ -23,21 +23,36 @@ struct Scripted {
     embedded: Arc<dyn Broker>,
     script: Mutex<Script>,
     released: mpsc::UnboundedSender<u32>,
+    pauses: mpsc::UnboundedSender<bool>,
 }
 
 impl Scripted {
     fn new(script: impl Into<Script>) -> (Arc<Self>, mpsc::UnboundedReceiver<u32>) {
+        let (this, released, _) = Self::with_pauses(script);
+        (this, released)
+    }
+
+    /// The same with what it is told of pauses.
+    fn with_pauses(
+        script: impl Into<Script>,
+    ) -> (
+        Arc<Self>,
+        mpsc::UnboundedReceiver<u32>,
+        mpsc::UnboundedReceiver<bool>,
+    ) {
         let client = Client {
             application: "scripted".into(),
             instance: "1".into(),
         };
         let (released, seen) = mpsc::unbounded_channel();
+        let (pauses, paused) = mpsc::unbounded_channel();
         let this = Self {
             embedded: postrider_memory::isolated(client),
             script: Mutex::new(script.into()),
             released,
+            pauses,
         };
-        (Arc::new(this), seen)
+        (Arc::new(this), seen, paused)
     }
 }
 
@@ -53,8 +68,11 @@ impl Broker for Scripted {
 
     async fn open(&self, _: Vec<Spec>) -> Result<Vec<Subscription>, Error> {
         let subscription = Subscription {
-            receiver: Box::new(Told(std::mem::take(&mut self.script.lock().unwrap()))),
-            settler: Arc::new(Forgets(self.released.clone())),
+            receiver: Box::new(Told {
+                script: std::mem::take(&mut self.script.lock().unwrap()),
+                pauses: self.pauses.clone(),
+            }),
+            settler: Arc::new(Forgets(self.released.clone(), Mutex::new(0))),
         };
         Ok(vec![subscription])
     }
@@ -77,16 +95,19 @@ impl Broker for Scripted {
 }
 
 /// A receiver with the rest of its script.
-struct Told(Script);
+struct Told {
+    script: Script,
+    pauses: mpsc::UnboundedSender<bool>,
+}
 
 #[async_trait]
 impl Receiver for Told {
     async fn next(&mut self, _: usize, into: &mut Vec<Delivery>) -> Result<Event, Error> {
-        let Some((after, _)) = self.0.front() else {
+        let Some((after, _)) = self.script.front() else {
             return std::future::pending().await;
         };
         sleep(*after).await;
-        let (_, told) = self.0.pop_front().unwrap();
+        let (_, told) = self.script.pop_front().unwrap();
         if matches!(told, Ok(Event::Deliveries)) {
             into.push(Delivery {
                 token: Token {
@@ -104,15 +125,29 @@ impl Receiver for Told {
         told
     }
 
-    async fn pause(&mut self, _: bool) {}
+    /// As slow as a broker's answer may be.
+    async fn pause(&mut self, paused: bool) {
+        sleep(SOON).await;
+        let _ = self.pauses.send(paused);
+    }
 }
 
-struct Forgets(mpsc::UnboundedSender<u32>);
+/// A settler that cannot publish at first, and to which everything is stale.
+struct Forgets(mpsc::UnboundedSender<u32>, Mutex<u32>);
 
 #[async_trait]
 impl Settler for Forgets {
     async fn settle(&self, batch: &mut Vec<Settlement>, out: &mut Vec<Settled>) {
-        out.extend(batch.drain(..).map(|_| Settled::Stale));
+        for settlement in batch.drain(..) {
+            let emits = matches!(&settlement.verdict, Verdict::Ack { emit } if !emit.is_empty());
+            let mut refused = self.1.lock().unwrap();
+            out.push(if emits && *refused < 3 {
+                *refused += 1;
+                Settled::Failed(settlement, Error::new(ErrorKind::Unavailable, "not now"))
+            } else {
+                Settled::Stale
+            });
+        }
     }
 
     async fn extend(&self, _: &[Token]) {}
@@ -216,6 +251,50 @@ async fn a_breaker_is_not_left_waiting_for_what_is_revoked() {
     };
     timeout(Duration::from_secs(20), again).await.expect("it goes on");
     running.shutdown().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_and_its_end_reach_the_receiver_whenever_they_come() {
+    let (broker, _released, mut pauses) = Scripted::with_pauses([(SOON, Ok(Event::Ready))]);
+    let app = postrider::App::on(broker).state(Seen::default());
+    let running = app.listen(listeners![gathers]).start().await.unwrap();
+    // Before its task has run.
+    running.pause("gathers");
+    sleep(SOON / 2).await;
+    // While the receiver is at it.
+    running.resume("gathers");
+    for expected in [true, false] {
+        let told = timeout(Duration::from_secs(5), pauses.recv()).await;
+        assert_eq!(told, Ok(Some(expected)));
+    }
+    running.shutdown().await.unwrap();
+}
+
+/// A verdict that could not be carried out and then is stale tells nothing of the connection.
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_at_last_does_not_hide_that_nothing_is_received() {
+    let down = Error::new(ErrorKind::Unavailable, "no connection");
+    let script = [
+        (SOON, Ok(Event::Ready)),
+        (SOON, Ok(Event::Deliveries)),
+        (SOON, Ok(Event::Degraded(down))),
+    ];
+    let (broker, _released) = Scripted::new(script);
+    let app = postrider::App::on(broker).state(Seen::default());
+    let running = app.listen(listeners![fails_always]).start().await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let state = running.status().remove(0).state;
+    assert!(
+        matches!(&state, ListenerState::Degraded(why) if why.contains("no connection")),
+        "{state:?}"
+    );
+    assert_eq!(running.status()[0].in_flight, 0);
+    running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "t", group = "g")]
+async fn fails_always(_item: Bytes) -> Result<(), HandlerError> {
+    Err("down".into())
 }
 
 #[listener(topic = "t", group = "g")]

@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +20,8 @@ use crate::meter::{self, Meter, Subject};
 use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy};
 use crate::{Publisher, connect};
 
+/// Longer than anybody waits, and a time that can be added to now.
+const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 /// After the drain's deadline, how long handlers that do not yield are waited for.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -65,7 +68,10 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     let mut problems = Vec::new();
     let application = super::application(name, &config);
     topology = config.topology(&mut problems).unwrap_or(topology);
-    drain_deadline = config.drain_deadline(&mut problems).unwrap_or(drain_deadline);
+    drain_deadline = config
+        .drain_deadline(&mut problems)
+        .unwrap_or(drain_deadline)
+        .min(LONGEST_DRAIN);
     metrics = config.metrics(&mut problems).unwrap_or(metrics);
     dedup = config.dedup_url().map_or(dedup, Given::Url);
     dedup.check(&mut problems);
@@ -282,12 +288,13 @@ pub(super) fn refuse(problems: &[String], kind: ErrorKind) -> Result<(), Error> 
     }
 }
 
-/// The longest that a message waits for its next attempt. One that stays unsettled meanwhile may do so as long as the broker
-/// allows, all its attempts together.
+/// The longest that a message waits for its next attempt. Where it stays unsettled meanwhile, what is configured has been
+/// checked; what a handler asks for may not keep it longer than the broker allows, all its attempts together.
 fn longest_wait(listener: &Planned, can: &Capabilities) -> Duration {
-    let attempts = listener.resolved.settings.retry.attempts.max(1);
+    let retry = &listener.resolved.settings.retry;
+    let share = |hold: Duration| (hold / retry.attempts.max(1)).max(retry.backoff.cap);
     let hold = can.max_hold.filter(|_| listener.in_process());
-    hold.map_or(can.max_delay, |hold| hold / attempts)
+    hold.map_or(can.max_delay, share)
 }
 
 /// Starts one listener.
@@ -324,6 +331,7 @@ fn launch(
             dead_letter: listener.dead_letter(),
             in_process: listener.in_process(),
             max_size: settings.max_size,
+            max_payload: can.max_payload,
             max_delay: longest_wait(&listener, can),
             clock: shared.clock,
         },
@@ -477,19 +485,20 @@ impl Running {
                 tracing::warn!("a handler does not yield: its message will be delivered again");
             }
         }
-        let left = until
-            .saturating_duration_since(tokio::time::Instant::now())
-            .max(GRACE);
-        let mut result = Ok(());
-        for (name, publisher) in &self.publishers {
-            if tokio::time::timeout(left, publisher.flush()).await.is_err() {
-                result = Err(Error::new(
-                    ErrorKind::Unconfirmed,
-                    "messages were still unconfirmed at the deadline",
-                ));
-            }
-            result = result.and(self.overview.brokers[name].close(left).await);
-        }
+        let left = || {
+            until
+                .saturating_duration_since(tokio::time::Instant::now())
+                .max(GRACE)
+        };
+        // All at once: a broker that does not answer takes no time from the others.
+        let closing = self.publishers.iter().map(async |(name, publisher)| {
+            let flushed = tokio::time::timeout(left(), publisher.flush()).await;
+            let unconfirmed = "messages were still unconfirmed at the deadline";
+            let flushed = flushed.map_err(|_| Error::new(ErrorKind::Unconfirmed, unconfirmed));
+            let closed = self.overview.brokers[name].close(left()).await;
+            flushed.and(closed)
+        });
+        let result = join_all(closing).await.into_iter().collect();
         self.stores.close().await;
         self.beside.abort_all();
         result

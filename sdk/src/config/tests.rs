@@ -279,3 +279,14 @@ fn any_file_is_read_or_refused() {
             }
         });
 }
+
+#[test]
+fn a_mistake_in_the_file_is_told_without_what_is_written_there() {
+    let text = "[broker.audit]\nurl = \"amqp://u:s3cret@h\n";
+    let error = Config::default()
+        .read_text(text, &"the file")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("the file is not TOML, line 2"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+}

@@ -29,6 +29,8 @@ pub(crate) struct Health {
     open: Mutex<Option<String>>,
     /// Why the marks of what was handled cannot be looked at.
     marks: Mutex<Option<String>>,
+    /// Why verdicts cannot be carried out.
+    settling: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -39,6 +41,7 @@ impl Health {
             last_error: Mutex::default(),
             open: Mutex::default(),
             marks: Mutex::default(),
+            settling: Mutex::default(),
         }
     }
 
@@ -65,7 +68,9 @@ impl Health {
         }
         let reason =
             |held: &Mutex<Option<String>>| held.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let held = reason(&self.marks).or_else(|| reason(&self.open));
+        let held = reason(&self.settling)
+            .or_else(|| reason(&self.marks))
+            .or_else(|| reason(&self.open));
         held.map_or(state, ListenerState::Degraded)
     }
 
@@ -98,6 +103,14 @@ impl Health {
             (*self.last_error.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&reason);
         }
         *marks = reason;
+    }
+
+    /// Verdicts cannot be carried out, or can again.
+    pub(crate) fn settling(&self, reason: Option<String>) {
+        if reason.is_some() {
+            (*self.last_error.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&reason);
+        }
+        *self.settling.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {

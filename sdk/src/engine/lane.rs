@@ -110,6 +110,7 @@ impl Lane<'_> {
                 }
             }
         };
+        let outcome = work.policy.sendable(outcome);
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
@@ -312,6 +313,7 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
 }
 
 fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
+    let outcome = work.policy.sendable(outcome);
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),

@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::settles::Verdicts;
 use super::{Lane, ListenerState, Work};
 use crate::contract::{
-    Backoff, Delivery, Error, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
+    Backoff, Delivery, Error, ErrorKind, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
 };
 use crate::meter::{Tally, TopicMeter, What};
 use crate::trace;
@@ -30,6 +30,7 @@ pub(crate) async fn run(
     lane: Lane,
     drain: CancellationToken,
 ) -> Result<(), Error> {
+    let _alive = Alive(&work);
     let Subscription { receiver, settler } = subscription;
     let settled = CancellationToken::new();
     let receiving = receive(&work, receiver, &*settler, &drain, &settled);
@@ -80,7 +81,7 @@ async fn receive(
     });
     let mut held = Vec::new();
     let mut sorted = vec![Vec::new(); work.queues.len()];
-    let (mut open, mut draining) = (true, false);
+    let (mut open, mut draining, mut told) = (true, false, false);
     let mut result = Ok(());
     // When handlers are cut off, once the subscription has ended.
     let mut over = None;
@@ -89,7 +90,12 @@ async fn receive(
             draining = true;
             give_back(work);
         }
+        // Here alone, so that no change is missed that comes while something else is at work.
         let is_paused = *paused.borrow_and_update();
+        if !draining && is_paused != told {
+            receiver.pause(is_paused).await;
+            told = is_paused;
+        }
         let room = if draining || is_paused { 0 } else { room(work) };
         tokio::select! {
             biased;
@@ -99,12 +105,7 @@ async fn receive(
                 receiver.pause(true).await;
                 give_back(work);
             }
-            changed = paused.changed(), if !draining => {
-                if changed.is_ok() {
-                    let now = *paused.borrow();
-                    receiver.pause(now).await;
-                }
-            }
+            Ok(()) = paused.changed(), if !draining => {}
             () = tick(&mut extend) => {
                 work.settles.held(&mut held);
                 if !held.is_empty() {
@@ -124,16 +125,38 @@ async fn receive(
             }
             event = receiver.next(room, &mut deliveries), if open => match event {
                 Ok(Event::Deliveries) => accept(work, &mut deliveries, &mut sorted, draining),
-                Ok(Event::Closed) => open = false,
+                Ok(Event::Closed) if draining => open = false,
+                Ok(Event::Closed) => {
+                    let error = Error::new(ErrorKind::Closed, "the broker was closed from this side");
+                    over = Some(ends(work, &error));
+                    open = false;
+                }
                 Ok(event) => news(work, event),
                 Err(error) => {
                     tracing::error!(listener = %work.scope.listener, "the subscription has ended: {error}");
-                    work.health.set(ListenerState::Stopped(Some(error.to_string())));
-                    over = Some(Instant::now() + work.options.drain_deadline);
+                    over = Some(ends(work, &error));
                     result = Err(error);
                     open = false;
                 }
             },
+        }
+    }
+}
+
+/// The subscription has ended by itself: says so, and when handlers are cut off.
+fn ends(work: &Work, error: &Error) -> Instant {
+    work.health.set(ListenerState::Stopped(Some(error.to_string())));
+    Instant::now() + work.options.drain_deadline
+}
+
+/// Where the task ends by a panic of something that is not a handler, its listener does not go on looking ready.
+struct Alive<'a>(&'a Work);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let reason = "its task panicked".to_owned();
+            self.0.health.set(ListenerState::Stopped(Some(reason)));
         }
     }
 }
@@ -316,11 +339,11 @@ async fn settle(work: &Work, settler: &dyn Settler) {
                 failures += 1;
                 again = Some(Instant::now() + RESETTLE.wait(failures));
                 tracing::warn!(listener = %work.scope.listener, failures, "could not settle, will try again: {error}");
-                work.health.set(ListenerState::Degraded(error.to_string()));
+                work.health.settling(Some(error.to_string()));
             }
             None if failures > 0 && failed.is_empty() => {
                 failures = 0;
-                work.health.set(ListenerState::Ready);
+                work.health.settling(None);
             }
             None => {}
         }

@@ -38,19 +38,23 @@ impl Verdicts {
 struct Inner {
     verdicts: Verdicts,
     closed: bool,
-    /// The lanes of the adapter: few, looked through from the last used.
-    lanes: Vec<LaneCount>,
+    /// Of the lanes of the adapter, each by epoch: few, looked through from the last used.
+    counts: Vec<Count>,
     unsettled: usize,
     tokens: BTreeSet<Token>,
     /// Lanes that were revoked and still hold something, with the last epoch that was: one may be back already.
     revoked: Vec<(u32, u32)>,
 }
 
-struct LaneCount {
+struct Count {
     lane: u32,
-    unsettled: usize,
-    /// Of the last delivery.
     epoch: u32,
+    unsettled: usize,
+}
+
+/// What is counted as one.
+fn place(token: Token) -> (u32, u32) {
+    (token.lane, token.epoch)
 }
 
 impl Settles {
@@ -68,10 +72,8 @@ impl Settles {
     pub(crate) fn received(&self, deliveries: &[Delivery]) {
         let mut inner = self.lock();
         inner.unsettled += deliveries.len();
-        for same_lane in deliveries.chunk_by(|a, b| a.token.lane == b.token.lane) {
-            let count = inner.lane(same_lane[0].token.lane);
-            count.unsettled += same_lane.len();
-            count.epoch = same_lane[same_lane.len() - 1].token.epoch;
+        for same in deliveries.chunk_by(|a, b| place(a.token) == place(b.token)) {
+            inner.count(same[0].token).unsettled += same.len();
         }
         if self.leased {
             inner
@@ -123,9 +125,9 @@ impl Settles {
     pub(crate) fn done(&self, tokens: &[Token]) {
         let mut inner = self.lock();
         inner.unsettled = inner.unsettled.saturating_sub(tokens.len());
-        for same_lane in tokens.chunk_by(|a, b| a.lane == b.lane) {
-            let count = inner.lane(same_lane[0].lane);
-            count.unsettled = count.unsettled.saturating_sub(same_lane.len());
+        for same in tokens.chunk_by(|a, b| place(*a) == place(*b)) {
+            let count = inner.count(same[0]);
+            count.unsettled = count.unsettled.saturating_sub(same.len());
         }
         if self.leased {
             for token in tokens {
@@ -140,8 +142,9 @@ impl Settles {
     pub(crate) fn revoke(&self, lanes: &[u32]) {
         let mut inner = self.lock();
         for &lane in lanes {
-            let epoch = inner.lane(lane).epoch;
-            inner.revoked.push((lane, epoch));
+            let of_lane = inner.counts.iter().filter(|count| count.lane == lane);
+            let last = of_lane.map(|count| count.epoch).max().unwrap_or_default();
+            inner.revoked.push((lane, last));
         }
         self.any_revoked
             .store(!inner.revoked.is_empty(), Ordering::Release);
@@ -155,17 +158,16 @@ impl Settles {
         if inner.revoked.is_empty() {
             return Vec::new();
         }
-        let Inner { revoked, lanes, .. } = &mut *inner;
-        let is_empty = |lane: u32| {
-            lanes
+        let Inner { revoked, counts, .. } = &mut *inner;
+        let belongs = |count: &Count, &(lane, last): &(u32, u32)| count.lane == lane && count.epoch <= last;
+        let is_empty = |of: &(u32, u32)| {
+            counts
                 .iter()
-                .all(|count| count.lane != lane || count.unsettled == 0)
+                .all(|count| count.unsettled == 0 || !belongs(count, of))
         };
-        let emptied: Vec<u32> = revoked
-            .extract_if(.., |(lane, _)| is_empty(*lane))
-            .map(|(lane, _)| lane)
-            .collect();
-        lanes.retain(|count| !emptied.contains(&count.lane));
+        let emptied: Vec<(u32, u32)> = revoked.extract_if(.., |of| is_empty(of)).collect();
+        counts.retain(|count| !emptied.iter().any(|of| belongs(count, of)));
+        let emptied = emptied.into_iter().map(|(lane, _)| lane).collect();
         self.any_revoked.store(!revoked.is_empty(), Ordering::Release);
         emptied
     }
@@ -206,20 +208,24 @@ impl Settles {
 }
 
 impl Inner {
-    fn lane(&mut self, lane: u32) -> &mut LaneCount {
+    fn count(&mut self, token: Token) -> &mut Count {
+        let (lane, epoch) = place(token);
         let at = self
-            .lanes
+            .counts
             .iter()
-            .rposition(|count| count.lane == lane)
+            .rposition(|count| (count.lane, count.epoch) == (lane, epoch))
             .unwrap_or_else(|| {
-                self.lanes.push(LaneCount {
+                // What an adapter has ended without revoking it.
+                self.counts
+                    .retain(|count| count.unsettled > 0 || count.lane != lane);
+                self.counts.push(Count {
                     lane,
+                    epoch,
                     unsettled: 0,
-                    epoch: 0,
                 });
-                self.lanes.len() - 1
+                self.counts.len() - 1
             });
-        &mut self.lanes[at]
+        &mut self.counts[at]
     }
 }
 

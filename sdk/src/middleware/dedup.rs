@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -173,7 +175,10 @@ impl Dedup {
     {
         let mut failures = 0;
         loop {
-            let error = match timeout(PATIENCE, call()).await {
+            // A store of the user's own may panic, and is no handler.
+            let called = AssertUnwindSafe(async { call().await }).catch_unwind();
+            let answer = timeout(PATIENCE, called).await;
+            let error = match answer.map(|answer| answer.unwrap_or_else(|_| Err(panicked()))) {
                 Ok(Ok(value)) => {
                     if self.is_down.load(Ordering::Relaxed) && self.is_down.swap(false, Ordering::Relaxed) {
                         told(None);
@@ -202,6 +207,10 @@ impl Dedup {
     fn busy(&self) -> MutexGuard<'_, HashSet<Bytes>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn panicked() -> Error {
+    Error::new(ErrorKind::Internal, "the store of marks panicked")
 }
 
 /// No answer in time.

@@ -17,9 +17,10 @@ static INSTALLED: OnceLock<Option<Registry>> = OnceLock::new();
 pub(crate) fn install() -> Option<&'static Registry> {
     let installed = INSTALLED.get_or_init(|| {
         let registry = Registry::default();
-        metrics::set_global_recorder(registry.clone())
-            .is_ok()
-            .then_some(registry)
+        metrics::set_global_recorder(registry.clone()).ok()?;
+        // Before any series: its unit says which buckets a histogram has.
+        crate::meter::describe();
+        Some(registry)
     });
     installed.as_ref()
 }

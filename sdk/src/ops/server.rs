@@ -23,6 +23,8 @@ use crate::contract::{Error, ErrorKind};
 const CONNECTIONS: usize = 64;
 /// How long a request may take to arrive, and a connection to be idle.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a connection may last: whoever wants more makes another.
+const LIFE: Duration = Duration::from_secs(60);
 
 /// # Errors
 /// The address is taken, or not this machine's.
@@ -79,9 +81,9 @@ async fn connection(stream: TcpStream, ops: &Arc<Ops>) {
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(PATIENCE)
-        .serve_connection(TokioIo::new(stream), service_fn(answer))
-        .await;
-    if let Err(error) = served {
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    // Nothing else ends one that asks on and on and reads no answer.
+    if let Ok(Err(error)) = tokio::time::timeout(LIFE, served).await {
         tracing::debug!("a connection to the operations endpoint ended: {error}");
     }
 }
