@@ -49,6 +49,14 @@ impl<T> Tracker<T> {
         self.next.is_some_and(|next| offset < next)
     }
 
+    /// What was received from this offset on is gone: it was truncated.
+    pub(crate) fn truncate(&mut self, offset: i64) {
+        let stays = self.entries.partition_point(|entry| entry.offset < offset);
+        self.entries.truncate(stays);
+        self.next = Some(offset);
+        self.already.clear();
+    }
+
     /// Takes in an offset that is not behind, with what is to be kept until it is settled.
     pub(crate) fn receive(&mut self, offset: i64, kept: T) -> Received {
         self.next = Some(offset + 1);

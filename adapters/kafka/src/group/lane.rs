@@ -95,6 +95,10 @@ pub(crate) struct Lane {
     suspect: Option<i64>,
     /// Held back while messages are delivered one at a time.
     pub(crate) backlog: VecDeque<i64>,
+    /// About how many bytes those take.
+    pub(crate) backlog_size: usize,
+    /// What items begin to count their releases from.
+    turn: u16,
 }
 
 impl Lane {
@@ -115,6 +119,8 @@ impl Lane {
             starts: 0,
             suspect: None,
             backlog: VecDeque::new(),
+            backlog_size: 0,
+            turn: 0,
         }
     }
 
@@ -129,6 +135,37 @@ impl Lane {
         self.tracker = Tracker::new(start, before.ahead);
         self.dirty = start.is_some();
         self.committed = start;
+    }
+
+    /// What was received from this offset on is gone: tokens of it are stale, those of what lies before stay good.
+    pub(crate) fn truncate(&mut self, offset: i64) {
+        self.tracker.truncate(offset);
+        // More than anything is released: what comes at an offset again is not what was there.
+        self.turn = self.turn.wrapping_add(1 << 8);
+        self.suspect = self.suspect.filter(|&suspect| suspect < offset);
+        self.backlog.retain(|&held| held < offset);
+        (self.given, self.delayed, self.backlog_size) = (0, (0, 0), 0);
+        for (at, item) in self.tracker.iter() {
+            match item.stage {
+                Stage::Given => self.given += 1,
+                Stage::Delayed(_) => {
+                    self.delayed.0 += 1;
+                    self.delayed.1 += item.size();
+                }
+                Stage::Waiting if self.backlog.contains(&at) => self.backlog_size += item.size(),
+                Stage::Waiting => {}
+            }
+        }
+        self.dirty = true;
+    }
+
+    /// An item that was received just now.
+    pub(crate) fn item(&self, message: Message, stage: Stage) -> Item {
+        Item {
+            message,
+            stage,
+            turn: self.turn,
+        }
     }
 
     /// Ends the epoch: every token of it is stale from here.

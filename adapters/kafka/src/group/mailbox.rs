@@ -77,10 +77,11 @@ impl Mailbox {
         Some(waiting.place)
     }
 
-    /// Takes out everything of a lane.
-    pub(crate) fn drop_lane(&mut self, lane: u32) {
-        self.queue.retain(|waiting| waiting.place.0 != lane);
+    /// Takes out everything of a lane from this offset on.
+    pub(crate) fn drop_lane(&mut self, lane: u32, from: i64) {
+        let stays = |place: &Place| place.0 != lane || place.2 < from;
+        self.queue.retain(|waiting| stays(&waiting.place));
         self.size = self.queue.iter().map(|waiting| waiting.size).sum();
-        self.delayed.retain(|Reverse((_, place))| place.0 != lane);
+        self.delayed.retain(|Reverse((_, place))| stays(place));
     }
 }

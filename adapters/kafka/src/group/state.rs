@@ -246,7 +246,7 @@ impl State {
     pub(crate) fn clear(&mut self, id: usize) {
         let mailbox = self.lanes.get(id).map(|lane| lane.mailbox);
         if let Some(mailbox) = mailbox.and_then(|mailbox| self.boxes.get_mut(mailbox)) {
-            mailbox.drop_lane(id as u32);
+            mailbox.drop_lane(id as u32, i64::MIN);
         }
     }
 
@@ -267,16 +267,12 @@ impl State {
                 offset,
                 "the partition went back: it was truncated or made anew"
             );
-            self.restart(id, offset);
+            self.go_back(id, offset);
         }
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
-        let item = Item {
-            message: inbound.message,
-            stage,
-            turn: 0,
-        };
+        let item = lane.item(inbound.message, stage);
         let size = item.size();
         let received = lane.tracker.receive(offset, item);
         if received == Received::Already {
@@ -298,11 +294,26 @@ impl State {
         }
     }
 
-    /// Begins a lane's epoch again at an offset; what was received of it before is received again or gone.
-    fn restart(&mut self, id: usize, offset: i64) {
+    /// A lane goes on at an offset that lies before what was received. A log that was truncated still has what lies before
+    /// that offset, and librdkafka does not fetch it again; of one that was made anew nothing is left.
+    fn go_back(&mut self, id: usize, offset: i64) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        let is_truncated = lane.tracker.position().is_some_and(|first| first < offset);
+        if is_truncated {
+            lane.truncate(offset);
+            if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
+                mailbox.drop_lane(id as u32, offset);
+            }
+            self.dirty = true;
+            return;
+        }
         self.clear(id);
         if let Some(lane) = self.lanes.get_mut(id) {
             lane.begin(Some(offset), Progress::default());
+            // No broker has confirmed that.
+            lane.committed = None;
         }
     }
 
@@ -313,6 +324,7 @@ impl State {
         };
         if lane.one_at_a_time() && lane.tracker.first().is_some_and(|(first, _)| first != offset) {
             lane.backlog.push_back(offset);
+            lane.backlog_size += size;
         } else if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
             mailbox.push(Waiting {
                 place: (id as u32, lane.epoch, offset),
@@ -371,6 +383,7 @@ impl State {
                 Some(&offset) if !lane.one_at_a_time() || Some(offset) == first => {
                     lane.backlog.pop_front();
                     let size = lane.tracker.get(offset).map_or(0, Item::size);
+                    lane.backlog_size = lane.backlog_size.saturating_sub(size);
                     self.line_up(id, offset, size);
                 }
                 _ => return,
@@ -425,5 +438,6 @@ impl State {
             || lane.tracker.span() > LONGEST_SPAN / slack
             || lane.delayed.0 > LONGEST_DELAYED / slack
             || lane.delayed.1 > self.prefetch / slack
+            || lane.backlog_size > self.prefetch / slack
     }
 }

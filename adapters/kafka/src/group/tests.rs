@@ -210,6 +210,55 @@ fn a_partition_that_goes_back_begins_again() {
     assert_eq!(committed(&state).0, 0);
 }
 
+/// A log that was cut off still has what lies before, and librdkafka goes to its end.
+#[test]
+fn what_lies_before_a_truncation_is_not_skipped() {
+    let shared = assigned(false, 100, Progress::default());
+    let mut state = shared.lock();
+    (100..106).for_each(|offset| accept(&mut state, offset, None));
+    let old = give(&mut state, 2);
+    accept(&mut state, 104, None);
+    assert_eq!(committed(&state).0, 100);
+    assert_eq!(offsets(&give(&mut state, 9)), [102, 103, 104]);
+    assert!(state.acknowledge(old[0].token));
+    assert_eq!(committed(&state).0, 101);
+}
+
+#[test]
+fn what_was_truncated_is_stale() {
+    let shared = assigned(false, 100, Progress::default());
+    let mut state = shared.lock();
+    (100..106).for_each(|offset| accept(&mut state, offset, None));
+    let old = give(&mut state, 9);
+    accept(&mut state, 104, None);
+    let new = give(&mut state, 9);
+    assert_eq!(offsets(&new), [104]);
+    assert!(!state.acknowledge(old[4].token), "another message is there now");
+    assert!(!state.acknowledge(old[5].token));
+    for delivery in old[..4].iter().chain(&new) {
+        assert!(state.acknowledge(delivery.token));
+    }
+    assert_eq!(committed(&state).0, 105);
+    assert_eq!(state.lanes[0].given, 0);
+}
+
+#[test]
+fn what_waits_behind_a_suspect_is_bounded() {
+    let before = Progress {
+        starts: 3,
+        ..Progress::default()
+    };
+    let shared = assigned(false, 0, before);
+    let mut state = shared.lock();
+    state.prefetch = 4096;
+    (0..1000).for_each(|offset| accept(&mut state, offset, None));
+    let first = give(&mut state, 1);
+    assert!(state.should_pause(&state.lanes[0]));
+    assert!(state.acknowledge(first[0].token));
+    assert_eq!(give(&mut state, 1000).len(), 999);
+    assert_eq!(state.lanes[0].backlog_size, 0);
+}
+
 /// Whoever waits for much room is not woken for each message that makes some.
 #[test]
 fn much_room_is_told_once() {
