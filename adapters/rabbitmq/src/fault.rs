@@ -49,7 +49,7 @@ fn kind(error: &lapin::Error) -> ErrorKind {
     match error.kind() {
         lapin::ErrorKind::ProtocolError(error) => match error.get_id() {
             // Too many connections, channels or users: others may go, such as those that the broker still takes for alive.
-            NOT_ALLOWED if error.get_message().as_str().contains("limit") => ErrorKind::Unavailable,
+            NOT_ALLOWED if is_full(error.get_message().as_str()) => ErrorKind::Unavailable,
             ACCESS_REFUSED | NOT_ALLOWED => ErrorKind::Denied,
             PRECONDITION_FAILED => ErrorKind::Topology,
             CONTENT_TOO_LARGE => ErrorKind::TooLarge,
@@ -66,10 +66,41 @@ fn kind(error: &lapin::Error) -> ErrorKind {
     }
 }
 
+/// As in "user connection limit (10) is reached".
+fn is_full(text: &str) -> bool {
+    text.contains("limit") && text.contains("reached")
+}
+
 /// This side was closed.
 pub(crate) fn closed() -> Error {
     Error::new(
         ErrorKind::Closed,
         "the connection to RabbitMQ was closed from this side",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError};
+
+    use super::*;
+
+    #[test]
+    fn a_limit_passes_and_wrong_credentials_do_not() {
+        for (text, expected) in [
+            (
+                "NOT_ALLOWED - Connection refused for user 'shop': user connection limit (10) is reached",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "NOT_ALLOWED - access to vhost 'limits' refused for user 'shop'",
+                ErrorKind::Denied,
+            ),
+        ] {
+            let hard = AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED);
+            let refused = AMQPError::new(hard, text.into());
+            let refused = lapin::Error::from(lapin::ErrorKind::ProtocolError(refused));
+            assert_eq!(error("connecting", &refused).kind(), expected, "{text}");
+        }
+    }
 }
