@@ -27,7 +27,13 @@ impl App {
         let resolved = config.resolve(&registration.settings, &mut problems);
         let topology = config.topology(&mut problems).unwrap_or(self.topology);
         let name = resolved.settings.broker.unwrap_or_default();
-        let urls = running::urls(self.url.clone(), self.brokers.clone(), config);
+        let urls = running::urls(
+            self.url.clone(),
+            self.brokers.clone(),
+            &self.registrations,
+            config,
+            &mut problems,
+        );
         let Some(url) = urls.get(name) else {
             let text = format!("listener `{listener}`: there is no broker `{name}`");
             return Err(Error::new(ErrorKind::Config, text));
