@@ -255,6 +255,10 @@ async fn trim_due(
     }
 }
 
+/// How often the positions on the return path are committed anew. A broker forgets those of topics that the group is not
+/// subscribed to a week after the last commit (`offsets.retention.minutes`), also while the group runs.
+const REFRESH: Duration = Duration::from_secs(3600);
+
 /// What is done beside.
 struct Chores {
     settings: Settings,
@@ -268,6 +272,7 @@ struct Chores {
 impl Chores {
     async fn run(self) {
         let mut deleted = BTreeMap::new();
+        let (mut refreshed, mut told) = (Instant::now(), false);
         let mut ticks = tokio::time::interval(HOUSEKEEPING);
         loop {
             tokio::select! {
@@ -282,8 +287,17 @@ impl Chores {
                     for group in self.running() {
                         group.move_stragglers(&self.outbox).await;
                     }
-                    if let Err(error) = self.delete_finished(&mut deleted).await {
-                        tracing::debug!(%error, "finished retries could not be deleted");
+                    if refreshed.elapsed() >= REFRESH {
+                        refreshed = Instant::now();
+                        self.running().iter().for_each(|group| group.refresh());
+                    }
+                    match self.delete_finished(&mut deleted).await {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == ErrorKind::Denied && !told => {
+                            told = true;
+                            tracing::warn!(%error, "finished retries cannot be deleted and stay: allow Delete on the retry topics");
+                        }
+                        Err(error) => tracing::debug!(%error, "finished retries could not be deleted"),
                     }
                 }
                 () = self.repair.notified() => self.make_again().await,

@@ -136,6 +136,13 @@ impl Group {
         self.shared.wake(&mut state);
     }
 
+    /// Commits the positions on the return path again.
+    pub(crate) fn refresh(&self) {
+        let mut state = self.shared.lock();
+        state.refresh_return_path();
+        self.shared.wake(&mut state);
+    }
+
     /// How far the return path is done and committed: topic, partition, offset.
     pub(crate) fn finished_retries(&self) -> Vec<(String, i32, i64)> {
         let state = self.shared.lock();

@@ -250,6 +250,14 @@ impl State {
         }
     }
 
+    /// What is known of the return path is to be committed, whether it has changed or not.
+    pub(crate) fn refresh_return_path(&mut self) {
+        for lane in &mut self.lanes {
+            lane.dirty |= lane.route.return_path && lane.is_assigned();
+            self.dirty |= lane.dirty;
+        }
+    }
+
     /// Takes in a record. Records of lanes that are being taken away are not wanted.
     pub(crate) fn accept(&mut self, id: usize, offset: i64, inbound: Inbound, now: SystemTime) {
         let Some(lane) = self.lanes.get_mut(id) else {

@@ -259,6 +259,19 @@ fn what_waits_behind_a_suspect_is_bounded() {
     assert_eq!(state.lanes[0].backlog_size, 0);
 }
 
+/// A position that is not committed for long is forgotten by the broker.
+#[test]
+fn positions_on_the_return_path_are_committed_again() {
+    for return_path in [true, false] {
+        let shared = assigned(return_path, 7, Progress::default());
+        let mut state = shared.lock();
+        (state.dirty, state.lanes[0].dirty) = (false, false);
+        state.refresh_return_path();
+        assert_eq!((state.dirty, state.lanes[0].dirty), (return_path, return_path));
+        assert_eq!(committed(&state).0, 7);
+    }
+}
+
 /// Whoever waits for much room is not woken for each message that makes some.
 #[test]
 fn much_room_is_told_once() {
