@@ -1,6 +1,6 @@
 //! Dead letters of an app that is not running here.
 
-use super::{App, check, running};
+use super::{App, brokers, check, running};
 use crate::connect;
 use crate::contract::{Error, ErrorKind};
 use crate::dead_letters::DeadLetters;
@@ -27,7 +27,7 @@ impl App {
         let resolved = config.resolve(&registration.settings, &mut problems);
         let topology = config.topology(&mut problems).unwrap_or(self.topology);
         let name = resolved.settings.broker.unwrap_or_default();
-        let urls = running::urls(
+        let urls = brokers::urls(
             self.url.clone(),
             self.brokers.clone(),
             &self.registrations,

@@ -1,5 +1,6 @@
 //! Start-up, checks, supervision, drain.
 
+mod brokers;
 mod check;
 mod dedup;
 mod letters;

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::check::{self, Planned};
 use super::dedup::{Given, Stores};
 use super::overview::{ListenerStatus, Overview, Started};
-use super::{App, table};
-use crate::config::Config;
+use super::{App, brokers, table};
+use crate::Publisher;
 use crate::contract::{Broker, Capabilities, Error, ErrorKind, Spec, Status, Subscription};
 use crate::dead_letters::DeadLetters;
-use crate::engine::{self, Health, ListenerState, Options, Queue, Registration, Settles, Work};
+use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
 use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy};
-use crate::{Publisher, connect};
 
 /// Longer than anybody waits, and a time that can be added to now.
 const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -75,7 +74,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     metrics = config.metrics(&mut problems).unwrap_or(metrics);
     dedup = config.dedup_url().map_or(dedup, Given::Url);
     dedup.check(&mut problems);
-    let urls = urls(url, brokers, &registrations, &config, &mut problems);
+    let urls = brokers::urls(url, brokers, &registrations, &config, &mut problems);
     let planned = check::plan(registrations, &config, &application, &state, &mut problems);
 
     for listener in planned
@@ -103,7 +102,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     if metrics {
         meter::describe();
     }
-    let brokers = open_brokers(&urls, connected, &planned, &application).await?;
+    let brokers = brokers::open(&urls, connected, &planned, &application).await?;
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
         let subscriptions = open(&planned, &brokers, topology).await;
@@ -193,59 +192,6 @@ struct Shared {
     drain_deadline: Duration,
     metrics: bool,
     stores: Stores,
-}
-
-/// The URL of every broker by its name; the one in `BROKER_URL` has none. Configuration goes first, for those that the app or
-/// one of its listeners names, in whatever case.
-pub(super) fn urls(
-    url: String,
-    mut brokers: BTreeMap<String, String>,
-    registrations: &[Registration],
-    config: &Config,
-    problems: &mut Vec<String>,
-) -> BTreeMap<String, String> {
-    let mut named: BTreeSet<String> = brokers.keys().cloned().collect();
-    let of_listeners = registrations.iter().filter_map(|known| known.settings.broker);
-    named.extend(of_listeners.map(str::to_owned));
-    for (name, url) in config.brokers() {
-        let known: Vec<_> = named
-            .iter()
-            .filter(|known| known.eq_ignore_ascii_case(name))
-            .collect();
-        if known.is_empty() {
-            problems.push(format!(
-                "a URL is configured for the broker `{name}`, which neither a listener nor `.broker(…)` names; named brokers: \
-                 {named:?}"
-            ));
-        }
-        for known in known {
-            brokers.insert(known.clone(), url.to_owned());
-        }
-    }
-    brokers.insert(String::new(), url);
-    brokers
-}
-
-/// Connects to every broker that a listener or a publisher uses. The main one always is.
-async fn open_brokers(
-    urls: &BTreeMap<String, String>,
-    mut connected: Option<Arc<dyn Broker>>,
-    planned: &[Planned],
-    application: &str,
-) -> Result<BTreeMap<String, Arc<dyn Broker>>, Error> {
-    let mut brokers = BTreeMap::new();
-    for (name, url) in urls {
-        let used = name.is_empty() || planned.iter().any(|listener| listener.broker == *name);
-        if !used {
-            continue;
-        }
-        let broker = match connected.take_if(|_| name.is_empty()) {
-            Some(broker) => broker,
-            None => connect::connect(url, connect::client(application)).await?,
-        };
-        brokers.insert(name.clone(), broker);
-    }
-    Ok(brokers)
 }
 
 /// Checks and declares everything, then subscribes; subscriptions in the order of `planned`.
@@ -526,32 +472,5 @@ impl fmt::Debug for Running {
         f.debug_struct("Running")
             .field("listeners", &self.status())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_configured_broker_is_one_that_is_named() {
-        let config = |name: &str| {
-            let variable = (format!("POSTRIDER__BROKER__{name}__URL"), "memory://b".to_owned());
-            Config::of_variables([variable].into_iter())
-        };
-        let named = || BTreeMap::from([("Audit".to_owned(), "memory://a".to_owned())]);
-        let mut problems = Vec::new();
-        let found = urls(String::new(), named(), &[], &config("AUDIT"), &mut problems);
-        assert_eq!((&*found["Audit"], found.len()), ("memory://b", 2));
-        assert!(problems.is_empty());
-        let found = urls(String::new(), named(), &[], &config("AUDTI"), &mut problems);
-        assert_eq!(found["Audit"], "memory://a");
-        let [problem] = &problems[..] else {
-            panic!("{problems:?}")
-        };
-        assert!(
-            problem.contains("broker `audti`") && problem.contains("Audit"),
-            "{problem}"
-        );
     }
 }
