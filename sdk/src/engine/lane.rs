@@ -98,7 +98,7 @@ impl Lane<'_> {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
                 }
-                let mut outcome = self.call::<L>(cx).await;
+                let mut outcome = work.policy.sendable(self.call::<L>(cx).await);
                 self.stopwatch.ended(&work.meter);
                 if let Some((dedup, claim)) = claim {
                     outcome = Box::pin(self.mark(dedup, claim, outcome)).await;
@@ -110,7 +110,6 @@ impl Lane<'_> {
                 }
             }
         };
-        let outcome = work.policy.sendable(outcome);
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
             Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),

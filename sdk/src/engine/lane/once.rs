@@ -41,7 +41,7 @@ impl<'a> Lane<'a> {
     /// Marks what was handled with success, once what that publishes is confirmed.
     pub(super) async fn mark(&mut self, dedup: &Dedup, claim: Claim<'a>, outcome: Outcome) -> Outcome {
         let work = self.work;
-        let emit = match work.policy.sendable(outcome) {
+        let emit = match outcome {
             Outcome::Ack { emit } => emit,
             other => return other,
         };
