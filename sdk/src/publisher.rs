@@ -13,6 +13,7 @@ use crate::contract::{
     Address, Broker, ByteString, Bytes, Error, ErrorKind, Headers, Message as RawMessage, Outgoing, Receipt,
     Value, names,
 };
+use crate::listener::{HandlerError, Outcome};
 use crate::meter::{Sent, TopicMeter};
 use crate::trace::{self, Carried};
 use crate::{Message, connect, scratch};
@@ -338,6 +339,20 @@ pub(crate) fn encode<M: Message + Serialize>(message: &M, now: i64) -> Result<Ra
         headers,
         payload: Some(payload),
     })
+}
+
+/// Whether what a handler publishes will be refused again: a message is at fault, or goes to the address that a request asked
+/// for, which is nobody's.
+pub(crate) fn is_hopeless(error: &Error, emit: &[Outgoing]) -> bool {
+    let answers = |outgoing: &Outgoing| matches!(outgoing.to, Address::Reply(_));
+    error.kind().is_of_message() || (error.kind() == ErrorKind::Topology && emit.iter().any(answers))
+}
+
+/// What [`is_hopeless`] is as an outcome: a failure of the handler, or the message would stay unsettled for ever.
+pub(crate) fn refused(error: &Error) -> Outcome {
+    Outcome::Failed(HandlerError::permanent(format!(
+        "what it publishes is refused: {error}"
+    )))
 }
 
 /// Gives a message its id and time, where it has none.

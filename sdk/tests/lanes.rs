@@ -194,7 +194,7 @@ async fn what_is_too_large_to_be_published_is_given_up() {
         assert_eq!((status.state, status.in_flight), (ListenerState::Ready, 0));
         let failed = status.last_failure.unwrap();
         assert!(
-            failed.contains("what it publishes has 211 bytes, at most 100"),
+            failed.contains("what it publishes is refused: the payload has 211 bytes, at most 100"),
             "{failed}"
         );
         running.shutdown().await.unwrap();

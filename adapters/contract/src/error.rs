@@ -49,6 +49,14 @@ impl ErrorKind {
         matches!(self, Self::Unavailable | Self::Unconfirmed | Self::Internal)
     }
 
+    /// Whether the message itself is at fault: it is refused again, whatever becomes of the broker and its permissions.
+    pub const fn is_of_message(self) -> bool {
+        matches!(
+            self,
+            Self::Config | Self::Unsupported | Self::Rejected | Self::TooLarge
+        )
+    }
+
     /// A short, stable word for metrics and headers.
     pub const fn as_str(self) -> &'static str {
         match self {

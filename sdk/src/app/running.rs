@@ -293,7 +293,6 @@ fn launch(
             dead_letter: listener.dead_letter(),
             in_process: listener.in_process(),
             max_size: settings.max_size,
-            max_payload: can.max_payload,
             max_delay: longest_wait(&listener, can),
             clock: shared.clock,
         },

@@ -10,12 +10,13 @@ use tracing::Instrument;
 
 use super::settles::Verdicts;
 use super::{Queue, Work};
-use crate::contract::{Delivery, Token, Verdict, names};
+use crate::contract::{Delivery, Error, Token, Verdict, names};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
 use crate::meter::{Stopwatch, What};
 use crate::middleware::{Decision, Hold, Next, caught, guarded};
+use crate::publisher;
 use crate::trace;
 
 /// How many a lane takes at once where others wait for work too.
@@ -98,7 +99,7 @@ impl Lane<'_> {
                 if work.options.ack == AckMode::Manual {
                     cx.acker = Some(Acker::new(cx.delivery.clone(), attempt, work.clone()));
                 }
-                let mut outcome = work.policy.sendable(self.call::<L>(cx).await);
+                let mut outcome = self.call::<L>(cx).await;
                 self.stopwatch.ended(&work.meter);
                 if let Some((dedup, claim)) = claim {
                     outcome = Box::pin(self.mark(dedup, claim, outcome)).await;
@@ -112,7 +113,7 @@ impl Lane<'_> {
         };
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
-            Decision::Settle(what, verdict) => self.verdicts.add(cx.delivery.token, what, verdict),
+            Decision::Settle(what, verdict) => self.verdicts.add_for(&cx.delivery, attempt, what, verdict),
             Decision::Hold(hold) => keep(work, self.queue, cx.delivery.clone(), hold),
         }
     }
@@ -312,11 +313,21 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
 }
 
 fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
-    let outcome = work.policy.sendable(outcome);
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&mut delivery, attempt, outcome) {
-        Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
+        Decision::Settle(what, verdict) => work.settles.push_for(&delivery, attempt, what, verdict),
         Decision::Hold(hold) => keep(work, queue, delivery, hold),
+    }
+}
+
+/// The broker refuses for good what a handler publishes. Its attempt is counted already.
+#[cold]
+pub(super) fn refused(work: &Work, mut delivery: Delivery, attempt: u32, error: &Error) {
+    let outcome = publisher::refused(error);
+    note(work, &delivery, attempt, &outcome);
+    match work.policy.decide(&mut delivery, attempt, outcome) {
+        Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
+        Decision::Hold(hold) => keep(work, &work.queues[work.queue_of(&delivery)], delivery, hold),
     }
 }
 

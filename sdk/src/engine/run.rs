@@ -8,12 +8,14 @@ use tokio::time::{Instant, MissedTickBehavior, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::lane::refused;
 use super::settles::Verdicts;
 use super::{Lane, ListenerState, Work};
 use crate::contract::{
     Backoff, Delivery, Error, ErrorKind, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
 };
 use crate::meter::{Tally, TopicMeter, What};
+use crate::publisher::is_hopeless;
 use crate::trace;
 
 /// What is tried again when it could not be settled waits between these.
@@ -267,6 +269,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
     let mut tokens = Vec::new();
     let mut emitted = Vec::new();
     let mut failed: Vec<(Settlement, What)> = Vec::new();
+    let mut failed_emitting: Vec<(Delivery, u32)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
     loop {
         let open = work.settles.take(&mut verdicts);
@@ -275,6 +278,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             for (Settlement { token, verdict }, what) in failed.drain(..) {
                 verdicts.add(token, what, verdict);
             }
+            verdicts.emitting.append(&mut failed_emitting);
         }
         if verdicts.batch.is_empty() {
             // Past the deadline what cannot be settled is left to the broker, which delivers it again.
@@ -322,8 +326,23 @@ async fn settle(work: &Work, settler: &dyn Settler) {
                     tokens.swap(index, tally.failed as usize);
                     tally.failed += 1;
                     if let Settled::Failed(settlement, error) = std::mem::replace(answer, Settled::Stale) {
-                        failed.push((settlement, what));
-                        reason = Some(error);
+                        let of = |(delivery, _): &(Delivery, u32)| delivery.token == settlement.token;
+                        let emitting = verdicts.emitting.iter().position(of);
+                        match (
+                            emitting.map(|at| verdicts.emitting.swap_remove(at)),
+                            &settlement.verdict,
+                        ) {
+                            (Some((delivery, attempt)), Verdict::Ack { emit })
+                                if is_hopeless(&error, emit) =>
+                            {
+                                refused(work, delivery, attempt, &error);
+                            }
+                            (emitting, _) => {
+                                failed_emitting.extend(emitting);
+                                failed.push((settlement, what));
+                                reason = Some(error);
+                            }
+                        }
                     }
                 }
                 _ => tally.settled[what as usize] += 1,
@@ -331,6 +350,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
         }
         answers.clear();
         verdicts.whats.clear();
+        verdicts.emitting.clear();
         work.meter.settled(&tally, took);
         work.settles.done(&tokens[tally.failed as usize..]);
         tokens.clear();

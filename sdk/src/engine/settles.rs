@@ -25,9 +25,23 @@ pub(crate) struct Settles {
 pub(crate) struct Verdicts {
     pub(crate) batch: Vec<Settlement>,
     pub(crate) whats: Vec<What>,
+    /// The deliveries whose handlers publish something, with their attempts: each has failed where that is refused for good.
+    pub(crate) emitting: Vec<(Delivery, u32)>,
 }
 
 impl Verdicts {
+    /// What a handler came to.
+    #[inline]
+    pub(crate) fn add_for(&mut self, delivery: &Delivery, attempt: u32, what: What, verdict: Verdict) {
+        if let Verdict::Ack { emit } = &verdict
+            && !emit.is_empty()
+            && what == What::Handled
+        {
+            self.emitting.push((delivery.clone(), attempt));
+        }
+        self.add(delivery.token, what, verdict);
+    }
+
     pub(crate) fn add(&mut self, token: Token, what: What, verdict: Verdict) {
         self.batch.push(Settlement { token, verdict });
         self.whats.push(what);
@@ -89,6 +103,13 @@ impl Settles {
         self.announce(inner, 1);
     }
 
+    /// A verdict on what a handler came to.
+    pub(crate) fn push_for(&self, delivery: &Delivery, attempt: u32, what: What, verdict: Verdict) {
+        let mut inner = self.lock();
+        inner.verdicts.add_for(delivery, attempt, what, verdict);
+        self.announce(inner, 1);
+    }
+
     /// Several verdicts; leaves `verdicts` empty.
     pub(crate) fn push_all(&self, verdicts: &mut Verdicts) {
         let count = verdicts.batch.len();
@@ -101,6 +122,7 @@ impl Settles {
         } else {
             inner.verdicts.batch.append(&mut verdicts.batch);
             inner.verdicts.whats.append(&mut verdicts.whats);
+            inner.verdicts.emitting.append(&mut verdicts.emitting);
         }
         self.announce(inner, count);
     }

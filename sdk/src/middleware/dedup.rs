@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Publisher;
 use crate::contract::{Backoff, Bytes, DedupScope, DedupStore, Error, ErrorKind, Outgoing};
 use crate::listener::{self, Context, HandlerError, Outcome, Reason, decode};
-use crate::publisher::stamp;
+use crate::publisher::{self, is_hopeless, stamp};
 
 /// How long a store may take for an answer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -141,11 +141,14 @@ impl Dedup {
         let publish = async {
             for mut outgoing in emit {
                 stamp(&mut outgoing.message);
-                self.until_done(|| one(publisher, outgoing.clone()), &told).await;
+                self.until_done(|| one(publisher, &outgoing), &told).await?;
             }
+            Ok::<_, Error>(())
         };
-        if before(cut_off, publish).await.is_none() {
-            return Outcome::Release;
+        match before(cut_off, publish).await {
+            None => return Outcome::Release,
+            Some(Err(error)) => return publisher::refused(&error),
+            Some(Ok(())) => {}
         }
         let mark = || self.store.mark(self.scope(), &claim.id, self.settings.window);
         if before(cut_off, self.until_done(mark, &told)).await.is_none() {
@@ -228,9 +231,13 @@ async fn before<T>(deadline: &CancellationToken, work: impl Future<Output = T>) 
     }
 }
 
-async fn one(publisher: &Publisher, outgoing: Outgoing) -> Result<(), Error> {
-    let answer = publisher.publish(vec![outgoing]).await.pop();
-    answer.map_or(Ok(()), |answer| answer.map(drop))
+/// Publishes it, or answers why it never will be.
+async fn one(publisher: &Publisher, outgoing: &Outgoing) -> Result<Result<(), Error>, Error> {
+    match publisher.publish(vec![outgoing.clone()]).await.pop() {
+        Some(Err(error)) if is_hopeless(&error, std::slice::from_ref(outgoing)) => Ok(Err(error)),
+        Some(Err(error)) => Err(error),
+        Some(Ok(_)) | None => Ok(Ok(())),
+    }
 }
 
 /// A text or a number in a JSON object, as text. Numbers are as they were written: read, two of them could become one.

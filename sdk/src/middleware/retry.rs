@@ -32,8 +32,6 @@ pub(crate) struct Policy {
     pub(crate) in_process: bool,
     /// The largest payload that reaches the handler.
     pub(crate) max_size: Option<usize>,
-    /// The largest payload that the broker takes.
-    pub(crate) max_payload: usize,
     /// The longest wait: what the broker can delay, or what a delivery may stay unsettled.
     pub(crate) max_delay: Duration,
     pub(crate) clock: Clock,
@@ -125,26 +123,6 @@ impl Policy {
             Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
             Outcome::Failed(error) => self.failed(delivery, attempt, &error),
         }
-    }
-
-    /// What is to be published and can never be, since it is too large, is a failure of the handler: the message would stay
-    /// unsettled for ever.
-    #[inline]
-    pub(crate) fn sendable(&self, outcome: Outcome) -> Outcome {
-        match &outcome {
-            Outcome::Ack { emit } if !emit.is_empty() => self.too_large(emit).unwrap_or(outcome),
-            _ => outcome,
-        }
-    }
-
-    fn too_large(&self, emit: &[Outgoing]) -> Option<Outcome> {
-        let sizes = emit.iter().map(|outgoing| outgoing.message.payload_size());
-        let size = sizes.max().filter(|&size| size > self.max_payload)?;
-        let most = self.max_payload;
-        let text = format!(
-            "what it publishes has {size} bytes, at most {most} are allowed: raise max_payload in the URL"
-        );
-        Some(Outcome::Failed(HandlerError::permanent(text)))
     }
 
     #[cold]
@@ -287,7 +265,6 @@ mod tests {
             dead_letter: "t.g.dlq".into(),
             in_process: false,
             max_size: Some(10),
-            max_payload: 1_000_000,
             max_delay: Duration::from_secs(60),
             clock: Clock::default(),
         }

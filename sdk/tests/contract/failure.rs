@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::ListenerState;
+use postrider::contract::{Address, Outgoing};
 use postrider::dead_letters::Filter;
 use postrider::prelude::*;
 
@@ -167,6 +168,39 @@ async fn what_cannot_be_handled_is_dead_lettered_with_its_reason(target: Target)
     }
     // Looking changes nothing.
     assert_eq!(dead(&running, "hopeless").await.len(), 5);
+    running.shutdown().await.unwrap();
+}
+
+/// Answers to the address in the payload, which came from outside.
+#[listener(topic = "contract.asking")]
+async fn answers(address: Bytes) -> Outcome {
+    let answer = postrider::contract::Message::new("an answer");
+    let mut emit = Outgoing::to_topic("contract.unused", answer);
+    emit.to = Address::Reply(address);
+    Outcome::Ack { emit: vec![emit] }
+}
+
+async fn an_answer_to_an_address_of_garbage_is_given_up(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![answers]).await;
+    let publisher = running.publisher();
+    let asking = publisher.topic("contract.asking");
+    asking.send_bytes(&b"\xff\x00"[..]).await.unwrap();
+    status(&running, |status| {
+        status.counts.dead_lettered == 1 && status.in_flight == 0
+    })
+    .await;
+    assert_eq!(running.status()[0].state, ListenerState::Ready);
+    let (letter, payload) = &dead(&running, "answers").await[0];
+    assert_eq!(
+        (letter.reason.as_str(), &payload[..]),
+        ("permanent", &b"\xff\x00"[..])
+    );
+    assert!(
+        letter.error.starts_with("what it publishes is refused: "),
+        "{}",
+        letter.error
+    );
     running.shutdown().await.unwrap();
 }
 
@@ -351,6 +385,7 @@ on_every_broker! {
     what_fails_for_too_long_is_given_up
     a_failure_is_tried_again_later_and_blocks_nothing
     what_cannot_be_handled_is_dead_lettered_with_its_reason
+    an_answer_to_an_address_of_garbage_is_given_up
     manual_handlers_settle_once
     a_spoofed_attempt_is_not_believed
     a_retry_outlives_its_process
