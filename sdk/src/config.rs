@@ -1,6 +1,7 @@
 //! Operational values from the environment and from `postrider.toml`, without a rebuild.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
@@ -72,11 +73,7 @@ impl Config {
             Err(_) if Path::new(FILE).exists() => this.read_file(Path::new(FILE))?,
             Err(_) => {}
         }
-        // A variable that is not UTF-8 cannot be one of ours.
-        this.read_variables(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        )?;
+        this.read_variables(std::env::vars_os())?;
         Ok(this)
     }
 
@@ -119,11 +116,17 @@ impl Config {
         Ok(())
     }
 
-    fn read_variables(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<(), Error> {
+    fn read_variables<T: Into<OsString>>(
+        &mut self,
+        variables: impl Iterator<Item = (T, T)>,
+    ) -> Result<(), Error> {
         for (name, value) in variables {
+            let name = name.into().to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix(PREFIX) else {
                 continue;
             };
+            let not_text = |_| config(format!("the value of {name} is not UTF-8"));
+            let value = value.into().into_string().map_err(not_text)?;
             let parts: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
             let (section, key) = match &parts[..] {
                 [section, key] => (section.clone(), key),

@@ -116,6 +116,19 @@ fn every_mistake_is_reported_with_its_place() {
     assert!(Config::default().read_variables(wrong.into_iter()).is_err());
 }
 
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_refused_and_not_shown() {
+    use std::os::unix::ffi::OsStringExt;
+    let read = |name: &str| {
+        let value = OsString::from_vec(b"amqp://secret\xff".to_vec());
+        Config::default().read_variables([(name.into(), value)].into_iter())
+    };
+    let told = read("POSTRIDER__APP__URL").unwrap_err().to_string();
+    assert_eq!(told, "the value of POSTRIDER__APP__URL is not UTF-8");
+    assert!(read("PATH").is_ok(), "what is not ours may be anything");
+}
+
 const WORDS: [&str; 32] = [
     "1",
     "0",

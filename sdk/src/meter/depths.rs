@@ -54,3 +54,47 @@ impl Depths {
         self.dead.set(number(status.dead));
     }
 }
+
+/// A process may go on without its listeners: they are not left looking as they were.
+impl Drop for Depths {
+    fn drop(&mut self) {
+        self.here(false, 0);
+        self.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_told_of_a_listener_that_is_gone() {
+        let values: [Arc<AtomicU64>; 6] = Default::default();
+        let [ready, in_flight, waiting, unsettled, retrying, dead] =
+            values.each_ref().map(|value| Gauge::from_arc(value.clone()));
+        let depths = Depths {
+            ready,
+            in_flight,
+            waiting,
+            unsettled,
+            retrying,
+            dead,
+        };
+        let told = || {
+            values
+                .each_ref()
+                .map(|value| f64::from_bits(value.load(Ordering::Relaxed)).to_string())
+        };
+        depths.here(true, 3);
+        depths.set(Some(&Status {
+            waiting: Some(7),
+            ..Status::default()
+        }));
+        assert_eq!(told(), ["1", "3", "7", "NaN", "NaN", "NaN"]);
+        drop(depths);
+        assert_eq!(told(), ["0", "0", "NaN", "NaN", "NaN", "NaN"]);
+    }
+}

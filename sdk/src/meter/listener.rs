@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use metrics::{Counter, Histogram, Label, counter, histogram};
 
 use super::{labels, names};
-use crate::contract::{self, Delivery, Origin, Value};
+use crate::contract::{self, Delivery, Value};
 use crate::listener::{Outcome, Reason};
 use crate::publisher::millis;
 
@@ -218,7 +218,8 @@ impl Meter {
             );
             *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
         }
-        if attempt > 1 && matches!(delivery.origin, Origin::ReturnPath { .. }) {
+        // Behind the first attempt the header is ours: of the return path, or of what was held here.
+        if attempt > 1 {
             let first = delivery.message.headers.get(contract::names::FIRST_FAILURE);
             if let Some(first) = first.and_then(Value::as_i64) {
                 let age = millis(SystemTime::now()).saturating_sub(first).max(0);

@@ -128,6 +128,41 @@ async fn counters_add_up_and_names_are_those_of_opentelemetry() {
     running.shutdown().await.unwrap();
 }
 
+#[listener(topic = "order.held", ordered, retry(attempts = 3, backoff = "50ms"))]
+async fn held(_: Bytes, attempt: Attempt) -> Result<(), HandlerError> {
+    if attempt.0 < 3 {
+        return Err("not yet".into());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_tried_again_in_the_process_has_an_age_too() {
+    let url = format!("memory://ops-{}", uuid::Uuid::now_v7().simple());
+    let app = App::new(&url).unwrap().name("holding").ops("0").unwrap();
+    let running = app.listen(listeners![held]).start().await.unwrap();
+    running.ready().await.unwrap();
+    running
+        .publisher()
+        .topic("order.held")
+        .send_bytes("x")
+        .await
+        .unwrap();
+    until(async || running.status()[0].counts.handled == 1).await;
+    let (_, metrics) = get(running.ops_address().unwrap(), "/metrics").await;
+    let age = |what: &str| {
+        value(
+            &metrics,
+            &format!("postrider_retry_age_seconds_{what}"),
+            &["holding"],
+        )
+    };
+    // After 50 ms and after 100 ms or more, of which jitter takes up to half.
+    assert_eq!(age("count"), Some(2.0));
+    assert!(age("sum").unwrap() >= 0.05, "{metrics}");
+    running.shutdown().await.unwrap();
+}
+
 #[listener(topic = "order.once", dedup(window = "1h"))]
 async fn once(_: Bytes) {}
 
