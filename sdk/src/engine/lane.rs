@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
+use super::Work;
+use super::queue::{Kept, Queue};
 use super::settles::Verdicts;
-use super::{Queue, Work};
 use crate::contract::{Delivery, Error, Token, Verdict, names};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
@@ -344,13 +345,10 @@ fn leave(work: &Work, token: Token) {
 /// Keeps a delivery in the process for its next attempt.
 fn keep(work: &Work, queue: &Queue, delivery: Delivery, hold: Hold) {
     let token = delivery.token;
-    if work.settles.is_revoked(token) {
-        // Whoever has the lane now gets it again: it must not be handled here too.
-        work.settles.done(&[token]);
-    } else if queue.hold(delivery, hold.attempt, hold.wait).is_some() {
-        work.settles.push(token, What::Released, Verdict::Release);
-    } else {
-        work.meter.held(hold.what);
+    match queue.keep(&work.settles, delivery, hold.attempt, hold.wait) {
+        Kept::Held => work.meter.held(hold.what),
+        Kept::Closed => work.settles.push(token, What::Released, Verdict::Release),
+        Kept::Revoked => work.settles.done(&[token]),
     }
 }
 

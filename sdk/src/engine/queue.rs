@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
+use super::settles::Settles;
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Bytes, Delivery, Origin, Token};
 
@@ -43,6 +44,14 @@ enum Pop {
     Closed,
     /// When the next held item is due.
     Empty(Option<Instant>),
+}
+
+/// What became of a delivery that was to be held.
+pub(crate) enum Kept {
+    Held,
+    /// The queue is closed, and nobody would come for it.
+    Closed,
+    Revoked,
 }
 
 struct Held {
@@ -110,9 +119,26 @@ impl Queue {
         self.ordered && (self.has_held() || self.closed.load(Ordering::Acquire))
     }
 
+    /// Holds a delivery, unless its lane is taken away: whoever has that now gets it again, and it must not be handled here
+    /// too.
+    pub(crate) fn keep(&self, settles: &Settles, delivery: Delivery, attempt: u32, wait: Duration) -> Kept {
+        let token = delivery.token;
+        if settles.is_revoked(token) {
+            return Kept::Revoked;
+        }
+        if self.hold(delivery, attempt, wait).is_some() {
+            return Kept::Closed;
+        }
+        // Taken away meanwhile, it may have come after the others of its lane were discarded.
+        if settles.is_revoked(token) && !self.discard(|held| held == token).is_empty() {
+            return Kept::Revoked;
+        }
+        Kept::Held
+    }
+
     /// Keeps a delivery back until its next attempt; in an ordered queue, later ones of its key with it. Answers the delivery
     /// where the queue is closed and nobody will come for it.
-    pub(crate) fn hold(&self, delivery: Delivery, attempt: u32, wait: Duration) -> Option<Delivery> {
+    fn hold(&self, delivery: Delivery, attempt: u32, wait: Duration) -> Option<Delivery> {
         let line = self.line(&delivery);
         let mut inner = self.lock();
         if inner.closed {
@@ -215,13 +241,13 @@ impl Queue {
         let _ = tokio::time::timeout(wait, gather).await;
     }
 
-    /// Takes out everything that was not started and belongs to these lanes of the adapter.
-    pub(crate) fn discard(&self, lanes: &[u32]) -> Vec<Token> {
+    /// Takes out everything that was not started and is `gone`.
+    pub(crate) fn discard(&self, gone: impl Fn(Token) -> bool) -> Vec<Token> {
         let mut inner = self.lock();
         let mut discarded = Vec::new();
         let mut stays = |delivery: &Delivery| {
             let token = delivery.token;
-            let stays = !lanes.contains(&token.lane);
+            let stays = !gone(token);
             if !stays {
                 discarded.push(token);
             }
@@ -443,7 +469,7 @@ mod tests {
         queue.push(&mut (0..6).map(|seq| delivery(seq, "a")).collect());
         let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
-        assert_eq!(queue.discard(&[0]).len(), 3);
+        assert_eq!(queue.discard(|token| token.lane == 0).len(), 3);
         let mut started = VecDeque::from([pop(&queue).await.unwrap()]);
         assert_eq!(queue.close().len(), 2);
         assert!(pop(&queue).await.is_none());

@@ -234,7 +234,8 @@ fn news(work: &Work, event: Event) {
             // Marked first: what a lane has taken and not started is dropped by that lane.
             work.settles.revoke(&lanes);
             for queue in &work.queues {
-                work.settles.done(&queue.discard(&lanes));
+                work.settles
+                    .done(&queue.discard(|token| lanes.contains(&token.lane)));
             }
         }
         _ => {}

@@ -25,7 +25,7 @@ pub fn revoke() {
             shuttle::future::yield_now().await;
         }
         stage.settles.revoke(&[TAKEN]);
-        let dropped = stage.queue.discard(&[TAKEN]);
+        let dropped = stage.queue.discard(|token| token.lane == TAKEN);
         stage.settles.done(&dropped);
         // As the receiving side does: it looks whenever there is room again.
         let settled = loop {
