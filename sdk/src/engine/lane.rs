@@ -114,7 +114,13 @@ impl Lane<'_> {
         };
         self.attempts += note(work, &cx.delivery, attempt, &outcome);
         match work.policy.decide(&mut cx.delivery, attempt, outcome) {
-            Decision::Settle(what, verdict) => self.verdicts.add_for(&cx.delivery, attempt, what, verdict),
+            Decision::Settle(what, verdict) => {
+                let is_emitting = Verdicts::is_emitting(what, &verdict);
+                self.verdicts.add(cx.delivery.token, what, verdict);
+                if is_emitting && let Some(cx) = place.take() {
+                    self.verdicts.emitting.push((cx.delivery, attempt));
+                }
+            }
             Decision::Hold(hold) => keep(work, self.queue, cx.delivery.clone(), hold),
         }
     }
@@ -292,7 +298,8 @@ async fn admitted_by_rate(work: &Work, queue: &Queue, count: usize) -> bool {
 }
 
 /// Counts what is rare, and says how many attempts this outcome is the end of.
-#[inline]
+#[expect(clippy::inline_always, reason = "once for each message")]
+#[inline(always)]
 fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
     #[cfg(feature = "testing")]
     if let Some(tap) = work.scope.publisher.tap() {
@@ -316,7 +323,7 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
 fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
     match work.policy.decide(&mut delivery, attempt, outcome) {
-        Decision::Settle(what, verdict) => work.settles.push_for(&delivery, attempt, what, verdict),
+        Decision::Settle(what, verdict) => work.settles.push_for(delivery, attempt, what, verdict),
         Decision::Hold(hold) => keep(work, queue, delivery, hold),
     }
 }

@@ -30,21 +30,16 @@ pub(crate) struct Verdicts {
 }
 
 impl Verdicts {
-    /// What a handler came to.
     #[inline]
-    pub(crate) fn add_for(&mut self, delivery: &Delivery, attempt: u32, what: What, verdict: Verdict) {
-        if let Verdict::Ack { emit } = &verdict
-            && !emit.is_empty()
-            && what == What::Handled
-        {
-            self.emitting.push((delivery.clone(), attempt));
-        }
-        self.add(delivery.token, what, verdict);
-    }
-
     pub(crate) fn add(&mut self, token: Token, what: What, verdict: Verdict) {
         self.batch.push(Settlement { token, verdict });
         self.whats.push(what);
+    }
+
+    /// Whether the verdict is on what a handler publishes.
+    #[inline]
+    pub(crate) fn is_emitting(what: What, verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Ack { emit } if !emit.is_empty()) && what == What::Handled
     }
 }
 
@@ -104,9 +99,13 @@ impl Settles {
     }
 
     /// A verdict on what a handler came to.
-    pub(crate) fn push_for(&self, delivery: &Delivery, attempt: u32, what: What, verdict: Verdict) {
+    pub(crate) fn push_for(&self, delivery: Delivery, attempt: u32, what: What, verdict: Verdict) {
         let mut inner = self.lock();
-        inner.verdicts.add_for(delivery, attempt, what, verdict);
+        let is_emitting = Verdicts::is_emitting(what, &verdict);
+        inner.verdicts.add(delivery.token, what, verdict);
+        if is_emitting {
+            inner.verdicts.emitting.push((delivery, attempt));
+        }
         self.announce(inner, 1);
     }
 

@@ -105,7 +105,11 @@ impl Policy {
     }
 
     /// What an outcome leads to. A delivery that is held takes its history with it.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a call moves the outcome and the verdict once more"
+    )]
+    #[inline(always)]
     pub(crate) fn decide(&self, delivery: &mut Delivery, attempt: u32, outcome: Outcome) -> Decision {
         match outcome {
             Outcome::Ack { mut emit } => {
