@@ -362,3 +362,28 @@ async fn wrong_messages_do_not_make_a_listener_rest() {
     assert_eq!(app.running().status()[0].state, ListenerState::Ready);
     app.stop().await;
 }
+
+#[listener(topic = "order.awaited")]
+async fn waits(_: Bytes, State(since): State<tokio::time::Instant>) -> Outcome {
+    if since.elapsed() < Duration::from_secs(5) {
+        return Outcome::Release;
+    }
+    Outcome::ACK
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_released_again_and_again_keeps_nobody_busy() {
+    let now = tokio::time::Instant::now();
+    let app = TestApp::start(|app| app.state(now).listen(listeners![waits])).await;
+    app.deliver_to("order.awaited", postrider::contract::Message::new("x"))
+        .await;
+    app.advance(Duration::from_secs(6)).await;
+    let counts = app.running().status()[0].counts;
+    assert_eq!((counts.handled, counts.dead_lettered), (1, 0));
+    assert!(
+        (45..=51).contains(&counts.released),
+        "every 100 ms: {}",
+        counts.released
+    );
+    app.stop().await;
+}

@@ -18,7 +18,8 @@ pub enum Outcome {
     },
     /// It failed: tried again, or dead-lettered, as the error and the listener's policy say.
     Failed(HandlerError),
-    /// Deliver it again soon; the attempt is not used up.
+    /// Deliver it again soon; the attempt is not used up. It waits for 100 ms in this process, and goes to another one only
+    /// where this one ends.
     Release,
 }
 

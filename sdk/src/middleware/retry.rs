@@ -17,7 +17,7 @@ pub(crate) const MOST_HOPS: i64 = 16;
 /// How long such a message waits until it is tried again.
 const PARKED: Duration = Duration::from_secs(3600);
 
-/// What is released without leaving the process waits so long: about as long as it would take through a broker.
+/// What is released waits so long: it is not to keep a processor busy.
 const RELEASED: Duration = Duration::from_millis(100);
 
 /// How one listener deals with failure.
@@ -118,13 +118,13 @@ impl Policy {
                 }
                 Decision::Settle(What::Handled, Verdict::Ack { emit })
             }
-            // Given back to the broker it would come again after others of its key that are here.
-            Outcome::Release if self.in_process => Decision::Hold(Hold {
+            // Given back to the broker it would be back at once, again and again, be counted there as one that kills its
+            // process, and come after others of its key that are here. In a drain it goes back all the same.
+            Outcome::Release => Decision::Hold(Hold {
                 what: What::Released,
                 wait: RELEASED,
                 attempt,
             }),
-            Outcome::Release => Decision::Settle(What::Released, Verdict::Release),
             Outcome::Failed(error) => self.failed(delivery, attempt, &error),
         }
     }

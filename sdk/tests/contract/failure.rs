@@ -204,6 +204,36 @@ async fn an_answer_to_an_address_of_garbage_is_given_up(target: Target) {
     running.shutdown().await.unwrap();
 }
 
+/// More often than a message may be delivered without a verdict.
+const RELEASES: usize = 30;
+
+#[listener(topic = "contract.patient")]
+async fn patient(order: Order, State(seen): State<Seen>) -> Outcome {
+    seen.add(order.id.to_string());
+    if seen.all().len() <= RELEASES {
+        return Outcome::Release;
+    }
+    Outcome::ACK
+}
+
+async fn what_is_released_often_is_handled_at_last(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![patient]).await;
+    let publisher = running.publisher();
+    publisher
+        .topic("contract.patient")
+        .send(&Order { id: 1 })
+        .await
+        .unwrap();
+    status(&running, |status| {
+        status.counts.handled + status.counts.dead_lettered == 1
+    })
+    .await;
+    let counts = running.status()[0].counts;
+    assert_eq!((counts.handled, counts.released as usize), (1, RELEASES));
+    running.shutdown().await.unwrap();
+}
+
 #[listener(topic = "contract.manual", ack = manual, retry(attempts = 3, backoff = "50ms"))]
 async fn manual(
     order: Order,
@@ -386,6 +416,7 @@ on_every_broker! {
     a_failure_is_tried_again_later_and_blocks_nothing
     what_cannot_be_handled_is_dead_lettered_with_its_reason
     an_answer_to_an_address_of_garbage_is_given_up
+    what_is_released_often_is_handled_at_last
     manual_handlers_settle_once
     a_spoofed_attempt_is_not_believed
     a_retry_outlives_its_process
