@@ -56,7 +56,11 @@ pub(crate) fn options(options: &Options, problems: &mut Problems) {
             "a broadcast reaches only the instances that are running",
         ),
         (broadcast, start, "a broadcast begins when the instance does"),
-        (broadcast, dead_letter, "a broadcast has no dead letters"),
+        (
+            broadcast,
+            dead_letter,
+            "the dead letters of a broadcast cannot be sent elsewhere",
+        ),
         (
             batch,
             manual,

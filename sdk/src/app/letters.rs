@@ -56,6 +56,7 @@ impl App {
             running::refuse(&problems, ErrorKind::Topology)?;
         }
         let letters = broker.dead_letters(&topic, &source, &group);
-        Ok(DeadLetters::new(letters, [topic, source, group]).owning(own))
+        let letters = DeadLetters::new(letters, [topic, source, group]);
+        Ok(letters.of_broadcast(resolved.settings.broadcast).owning(own))
     }
 }

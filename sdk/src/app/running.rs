@@ -12,7 +12,7 @@ use super::dedup::{Given, Stores};
 use super::overview::{ListenerStatus, Overview, Started};
 use super::{App, brokers, table};
 use crate::Publisher;
-use crate::contract::{Broker, Capabilities, Error, ErrorKind, Spec, Status, Subscription};
+use crate::contract::{Broker, Capabilities, Error, ErrorKind, Sharing, Spec, Status, Subscription};
 use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
@@ -387,7 +387,12 @@ impl Running {
         let Started { spec, resolving, .. } = started;
         let (topic, source) = (spec.dead_letter.clone()?, spec.topic().clone());
         let letters = self.overview.brokers[&started.broker].dead_letters(&topic, &source, &spec.group);
-        Some(DeadLetters::new(letters, [topic, source, spec.group.clone()]).one_at_a_time(resolving))
+        let letters = DeadLetters::new(letters, [topic, source, spec.group.clone()]);
+        Some(
+            letters
+                .of_broadcast(spec.sharing == Sharing::Broadcast)
+                .one_at_a_time(resolving),
+        )
     }
 
     /// Where the operations endpoint listens; `None` where it is off.

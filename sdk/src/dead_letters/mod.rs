@@ -30,6 +30,8 @@ pub struct DeadLetters {
     topic: Arc<str>,
     source: Arc<str>,
     group: Arc<str>,
+    /// Given up by instances that each had a copy: there is no group to send them back to.
+    broadcast: bool,
     /// A connection that was made for this alone.
     own: Option<Arc<dyn Broker>>,
 }
@@ -46,8 +48,15 @@ impl DeadLetters {
             topic,
             source,
             group,
+            broadcast: false,
             own: None,
         }
+    }
+
+    /// The same, given up by a listener that is a `broadcast` or not.
+    pub(crate) fn of_broadcast(mut self, broadcast: bool) -> Self {
+        self.broadcast = broadcast;
+        self
     }
 
     /// The same with steps that wait for those of others.
@@ -98,7 +107,8 @@ impl DeadLetters {
         Ok(found)
     }
 
-    /// Sends all that match back to the group that gave up, and to no other, at attempt 1.
+    /// Sends all that match back to the group that gave up, and to no other, at attempt 1. Those of a broadcast listener cannot
+    /// go back: [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported).
     pub fn replay(&mut self, filter: Filter) -> Resolve<'_> {
         Resolve::new(self, How::Replay, filter)
     }

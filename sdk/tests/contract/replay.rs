@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use postrider::dead_letters::Filter;
 use postrider::prelude::*;
-use postrider::{DeadLetters, Running};
+use postrider::{DeadLetters, ErrorKind, Running};
 
 use crate::kit::{Seen, Target, eventually, status};
 use crate::on_every_broker;
@@ -346,7 +346,24 @@ async fn a_replay_whose_process_is_killed_doubles_no_more_than_one(target: Targe
     running.shutdown().await.unwrap();
 }
 
+#[listener(topic = "contract.copies", broadcast)]
+async fn refuses(_: Bytes) -> Result<(), HandlerError> {
+    Err(HandlerError::permanent("not this one"))
+}
+
+async fn dead_letters_of_a_broadcast_stay_where_they_are(target: Target) {
+    let running = target.start(&Seen::default(), listeners![refuses]).await;
+    publish(&running, "contract.copies", [1]).await;
+    status(&running, |status| status.counts.dead_lettered == 1).await;
+    let mut letters = running.dead_letters("refuses").unwrap();
+    let error = letters.replay(Filter::all()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_eq!(letters.list(&Filter::all()).await.unwrap().len(), 1);
+    running.shutdown().await.unwrap();
+}
+
 on_every_broker! {
+    dead_letters_of_a_broadcast_stay_where_they_are
     what_matches_is_replayed_and_purged_and_nothing_else
     dead_letters_are_reached_without_running
     a_replay_that_is_dropped_half_way_goes_on_where_it_was
