@@ -530,3 +530,50 @@ async fn a_store_that_cannot_be_asked_is_refused_at_start_up() {
     let running = app.listen(listeners![reserve]).start().await.unwrap();
     running.shutdown().await.unwrap();
 }
+
+#[derive(Message, Serialize)]
+#[message(topic = "dedup.invoice")]
+struct Invoice {
+    id: u32,
+}
+
+#[listener(topic = "dedup.billed", dedup(window = "1h"), publish = "dedup.invoice")]
+async fn bills(_: Bytes) -> Invoice {
+    Invoice { id: 1 }
+}
+
+#[listener(topic = "dedup.invoice")]
+async fn files(_: Bytes) {}
+
+/// It is the broker that does not take the invoice, and not the store of marks.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_confirmed_is_told_as_that() {
+    let url = format!("memory://{}?capacity=1", uuid::Uuid::now_v7().simple());
+    let app = App::new(&url).unwrap().listen(listeners![bills, files]);
+    let running = app.start().await.unwrap();
+    running.ready().await.unwrap();
+    running.pause("files");
+    let publisher = running.publisher();
+    for _ in 0..3 {
+        publisher.topic("dedup.billed").send_bytes("x").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    let ListenerState::Degraded(reason) = &running.status()[0].state else {
+        panic!("{:?}", running.status())
+    };
+    assert!(
+        reason.starts_with("what a handler publishes is not confirmed: "),
+        "{reason}"
+    );
+    running.resume("files");
+    while running.status()[0].counts.handled < 3 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let status = running.status();
+    assert_eq!(
+        (&status[0].state, status[1].counts.handled),
+        (&ListenerState::Ready, 3),
+        "once each"
+    );
+    running.shutdown().await.unwrap();
+}

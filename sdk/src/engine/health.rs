@@ -1,4 +1,4 @@
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
@@ -25,12 +25,14 @@ pub(crate) struct Health {
     state: watch::Sender<ListenerState>,
     paused: watch::Sender<bool>,
     last_error: Mutex<Option<String>>,
-    /// Why the circuit breaker is open.
-    open: Mutex<Option<String>>,
+    /// The last change of the circuit breaker.
+    breaker: Mutex<Change>,
     /// Why the marks of what was handled cannot be looked at.
     marks: Mutex<Option<String>>,
     /// Why verdicts cannot be carried out.
     settling: Mutex<Option<String>>,
+    /// Why what a handler publishes is not confirmed, where that goes before its mark.
+    publishing: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -39,15 +41,16 @@ impl Health {
             state: watch::Sender::new(ListenerState::Starting),
             paused: watch::Sender::new(false),
             last_error: Mutex::default(),
-            open: Mutex::default(),
+            breaker: Mutex::default(),
             marks: Mutex::default(),
             settling: Mutex::default(),
+            publishing: Mutex::default(),
         }
     }
 
     pub(crate) fn set(&self, state: ListenerState) {
         if let ListenerState::Degraded(reason) | ListenerState::Stopped(Some(reason)) = &state {
-            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+            self.note_error(reason);
         }
         self.state.send_if_modified(|current| {
             let changed = *current != state && !matches!(current, ListenerState::Stopped(_));
@@ -68,26 +71,36 @@ impl Health {
         }
         let reason =
             |held: &Mutex<Option<String>>| held.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let open = || self.last_change().open.clone();
         let held = reason(&self.settling)
+            .or_else(|| reason(&self.publishing))
             .or_else(|| reason(&self.marks))
-            .or_else(|| reason(&self.open));
+            .or_else(open);
         held.map_or(state, ListenerState::Degraded)
     }
 
     /// The circuit breaker opened or closed.
     pub(crate) fn breaker(&self, change: Change) {
-        let reason = match change {
-            Change::Opened(reason) => {
+        match &change.open {
+            Some(reason) => {
                 tracing::warn!("{reason}");
-                *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
-                Some(reason)
+                self.note_error(reason);
             }
-            Change::Closed => {
-                tracing::info!("the circuit breaker is closed: messages are handled again");
-                None
-            }
-        };
-        *self.open.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+            None => tracing::info!("the circuit breaker is closed: messages are handled again"),
+        }
+        let mut last = self.last_change();
+        // Lanes tell of changes side by side, and an older one may come later.
+        if change.number > last.number {
+            *last = change;
+        }
+    }
+
+    fn last_change(&self) -> MutexGuard<'_, Change> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_error(&self, reason: &str) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 
     /// The store of marks does not answer, or does again.
@@ -99,18 +112,27 @@ impl Health {
             (Some(_), None) => tracing::info!("duplicates can be told again"),
             _ => {}
         }
-        if reason.is_some() {
-            (*self.last_error.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&reason);
+        if let Some(reason) = &reason {
+            self.note_error(reason);
         }
         *marks = reason;
     }
 
     /// Verdicts cannot be carried out, or can again.
     pub(crate) fn settling(&self, reason: Option<String>) {
-        if reason.is_some() {
-            (*self.last_error.lock().unwrap_or_else(PoisonError::into_inner)).clone_from(&reason);
+        if let Some(reason) = &reason {
+            self.note_error(reason);
         }
         *self.settling.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// What a handler publishes is not confirmed, or is now.
+    pub(crate) fn publishing(&self, reason: Option<String>) {
+        if let Some(reason) = &reason {
+            tracing::warn!("{reason}");
+            self.note_error(reason);
+        }
+        *self.publishing.lock().unwrap_or_else(PoisonError::into_inner) = reason;
     }
 
     pub(crate) fn last_error(&self) -> Option<String> {
@@ -130,5 +152,25 @@ impl Health {
 
     pub(crate) fn watch_paused(&self) -> watch::Receiver<bool> {
         self.paused.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_change_of_the_breaker_that_comes_later_is_passed_over() {
+        let change = |number, open: Option<&str>| Change {
+            number,
+            open: open.map(str::to_owned),
+        };
+        let health = Health::new();
+        health.set(ListenerState::Ready);
+        health.breaker(change(2, None));
+        health.breaker(change(1, Some("down")));
+        assert_eq!(health.state(), ListenerState::Ready);
+        health.breaker(change(3, Some("down")));
+        assert_eq!(health.state(), ListenerState::Degraded("down".into()));
     }
 }

@@ -1,7 +1,7 @@
 //! A circuit breaker: while what the handler depends on is down, the listener rests instead of using attempts up.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,8 @@ pub(crate) struct Breaker {
     in_a_row: AtomicU32,
     is_open: AtomicBool,
     open: Mutex<Option<Open>>,
+    /// How often it opened or closed.
+    changes: AtomicU64,
     changed: Notify,
 }
 
@@ -37,11 +39,12 @@ enum Gate {
 }
 
 /// What an outcome has changed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// It rests, and why.
-    Opened(String),
-    Closed,
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Each has a greater number than the one before.
+    pub(crate) number: u64,
+    /// Why it is open now; `None` where it is closed.
+    pub(crate) open: Option<String>,
 }
 
 impl Breaker {
@@ -52,6 +55,7 @@ impl Breaker {
             in_a_row: AtomicU32::new(0),
             is_open: AtomicBool::new(false),
             open: Mutex::default(),
+            changes: AtomicU64::new(0),
             changed: Notify::new(),
         }
     }
@@ -119,10 +123,11 @@ impl Breaker {
     fn close(&self) -> Option<Change> {
         let mut open = self.lock();
         self.is_open.store(false, Ordering::Release);
-        let closed = open.take();
+        open.take()?;
+        let number = self.count_change();
         drop(open);
         self.changed.notify_waiters();
-        closed.map(|_| Change::Closed)
+        Some(Change { number, open: None })
     }
 
     fn failed(&self, error: &listener::HandlerError) -> Option<Change> {
@@ -139,13 +144,23 @@ impl Breaker {
             is_probing: false,
         });
         self.is_open.store(true, Ordering::Release);
+        let number = self.count_change();
         drop(open);
         self.changed.notify_waiters();
         let pause = humantime::format_duration(self.pause);
-        Some(Change::Opened(format!(
+        let reason = format!(
             "the circuit breaker is open: {in_a_row} failures in a row; one message is tried every {pause}; the last \
              failure: {error}"
-        )))
+        );
+        Some(Change {
+            number,
+            open: Some(reason),
+        })
+    }
+
+    /// While it is locked, so that numbers are in the order of changes.
+    fn count_change(&self) -> u64 {
+        self.changes.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// The next one is let through instead.
@@ -190,30 +205,42 @@ mod tests {
 
     fn opened(breaker: &Breaker) {
         for _ in 0..2 {
-            assert_eq!(breaker.note(&failed()), None);
+            assert!(breaker.note(&failed()).is_none());
         }
-        assert!(matches!(breaker.note(&failed()), Some(Change::Opened(_))));
+        assert!(
+            breaker
+                .note(&failed())
+                .is_some_and(|change| change.open.is_some())
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn opens_lets_one_through_and_closes() {
         let breaker = breaker();
-        assert_eq!(breaker.note(&failed()), None);
-        assert_eq!(breaker.note(&Outcome::ACK), None);
+        assert!(breaker.note(&failed()).is_none());
+        assert!(breaker.note(&Outcome::ACK).is_none());
         assert!(breaker.pass());
         opened(&breaker);
         assert!(!breaker.pass());
-        assert_eq!(breaker.note(&failed()), None, "a straggler");
+        assert!(breaker.note(&failed()).is_none(), "a straggler");
         let begin = Instant::now();
         breaker.ready(std::future::pending()).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(30));
         assert!(breaker.pass());
         assert!(!breaker.pass(), "one at a time");
-        assert!(matches!(breaker.note(&failed()), Some(Change::Opened(_))));
+        assert!(
+            breaker
+                .note(&failed())
+                .is_some_and(|change| change.open.is_some())
+        );
         breaker.ready(std::future::pending()).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(60));
         assert!(breaker.pass());
-        assert_eq!(breaker.note(&Outcome::ACK), Some(Change::Closed));
+        assert!(
+            breaker
+                .note(&Outcome::ACK)
+                .is_some_and(|change| change.open.is_none())
+        );
         assert!(breaker.pass() && breaker.pass());
     }
 
@@ -222,16 +249,25 @@ mod tests {
         let breaker = breaker();
         let permanent = || Outcome::Failed(HandlerError::permanent("wrong"));
         for _ in 0..10 {
-            assert_eq!(breaker.note(&permanent()), None);
-            assert_eq!(breaker.note(&Outcome::Release), None);
+            assert!(breaker.note(&permanent()).is_none());
+            assert!(breaker.note(&Outcome::Release).is_none());
         }
         assert!(breaker.pass());
         opened(&breaker);
         breaker.ready(std::future::pending()).await;
         assert!(breaker.pass());
-        assert_eq!(breaker.note(&permanent()), None);
+        assert!(breaker.note(&permanent()).is_none());
         assert!(breaker.pass(), "the next one is let through");
         assert!(!breaker.pass());
+    }
+
+    #[tokio::test]
+    async fn changes_are_numbered_as_they_happen() {
+        let breaker = breaker();
+        assert!(breaker.note(&failed()).is_none() && breaker.note(&failed()).is_none());
+        let opened = breaker.note(&failed()).unwrap();
+        let closed = breaker.note(&Outcome::ACK).unwrap();
+        assert!(opened.number < closed.number);
     }
 
     #[tokio::test(start_paused = true)]

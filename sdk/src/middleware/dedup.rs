@@ -136,12 +136,13 @@ impl Dedup {
         publisher: &Publisher,
         cut_off: &CancellationToken,
         told: impl Fn(Option<String>),
+        unconfirmed: impl Fn(Option<String>),
     ) -> Outcome {
         // Confirmed before the mark: otherwise a crash between the two would lose it, as nobody would publish it again.
         let publish = async {
             for mut outgoing in emit {
                 stamp(&mut outgoing.message);
-                self.until_done(|| one(publisher, &outgoing), &told).await?;
+                until_confirmed(publisher, &outgoing, &unconfirmed).await?;
             }
             Ok::<_, Error>(())
         };
@@ -151,7 +152,8 @@ impl Dedup {
             Some(Ok(())) => {}
         }
         let mark = || self.store.mark(self.scope(), &claim.id, self.settings.window);
-        if before(cut_off, self.until_done(mark, &told)).await.is_none() {
+        let marked = self.until_done(mark, &told);
+        if before(cut_off, marked).await.is_none() {
             tracing::warn!(
                 topic = %self.topic, group = %self.group, id = %String::from_utf8_lossy(&claim.id),
                 "handled and not marked before the drain's deadline: a duplicate of it would be handled",
@@ -192,10 +194,11 @@ impl Dedup {
                 Err(_) => silent(),
             };
             failures += 1;
-            self.is_down.store(true, Ordering::Relaxed);
+            // Told before it is stored: another that succeeds meanwhile would take it back before it is said, and nobody after.
             told(Some(format!(
                 "duplicates cannot be told, nothing is handled until they can: {error}"
             )));
+            self.is_down.store(true, Ordering::Relaxed);
             sleep(AGAIN.wait(failures)).await;
         }
     }
@@ -231,12 +234,32 @@ async fn before<T>(deadline: &CancellationToken, work: impl Future<Output = T>) 
     }
 }
 
-/// Publishes it, or answers why it never will be.
-async fn one(publisher: &Publisher, outgoing: &Outgoing) -> Result<Result<(), Error>, Error> {
-    match publisher.publish(vec![outgoing.clone()]).await.pop() {
-        Some(Err(error)) if is_hopeless(&error, std::slice::from_ref(outgoing)) => Ok(Err(error)),
-        Some(Err(error)) => Err(error),
-        Some(Ok(_)) | None => Ok(Ok(())),
+/// Publishes it, as often as it takes.
+///
+/// # Errors
+/// It never will be.
+async fn until_confirmed(
+    publisher: &Publisher,
+    outgoing: &Outgoing,
+    unconfirmed: &impl Fn(Option<String>),
+) -> Result<(), Error> {
+    let mut failures = 0;
+    loop {
+        let error = match publisher.publish(vec![outgoing.clone()]).await.pop() {
+            Some(Err(error)) if is_hopeless(&error, std::slice::from_ref(outgoing)) => return Err(error),
+            Some(Err(error)) => error,
+            Some(Ok(_)) | None => {
+                if failures > 0 {
+                    unconfirmed(None);
+                }
+                return Ok(());
+            }
+        };
+        failures += 1;
+        unconfirmed(Some(format!(
+            "what a handler publishes is not confirmed: {error}"
+        )));
+        sleep(AGAIN.wait(failures)).await;
     }
 }
 
@@ -268,4 +291,57 @@ fn field(cx: &Context, key: &str) -> Result<Bytes, HandlerError> {
 
 fn refused(text: impl Into<String>) -> HandlerError {
     HandlerError::with_reason(Reason::Rejected, text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::async_trait;
+
+    /// Fails at its first call.
+    #[derive(Default)]
+    struct FailsOnce(AtomicBool);
+
+    #[async_trait]
+    impl DedupStore for FailsOnce {
+        async fn seen(&self, _: DedupScope<'_>, _: &[u8]) -> Result<bool, Error> {
+            let first = !self.0.swap(true, Ordering::Relaxed);
+            if first {
+                return Err(Error::new(ErrorKind::Unavailable, "not yet"));
+            }
+            Ok(false)
+        }
+
+        async fn mark(&self, _: DedupScope<'_>, _: &[u8], _: Duration) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_told_last_is_that_the_store_answers() {
+        let settings = listener::Dedup {
+            window: Duration::from_secs(60),
+            key: None,
+        };
+        let dedup = Dedup::new(Arc::<FailsOnce>::default(), "t".into(), "g".into(), settings);
+        let last = Mutex::new(None);
+        let never = std::future::pending;
+        // Another lane finds the store up again right before this one says that it is down.
+        let told = |reason: Option<String>| {
+            if reason.is_some() {
+                let other = dedup.look("other".into(), never(), |reason| *last.lock().unwrap() = reason);
+                assert!(other.now_or_never().is_some());
+            }
+            *last.lock().unwrap() = reason;
+        };
+        assert!(matches!(
+            dedup.look("one".into(), never(), told).await,
+            Look::New(_)
+        ));
+        assert_eq!(*last.lock().unwrap(), None);
+    }
 }

@@ -46,7 +46,9 @@ impl<'a> Lane<'a> {
             other => return other,
         };
         let told = |reason| work.health.marks(reason);
-        let done = dedup.done(claim, emit, &work.scope.publisher, &work.cut_off, told);
+        let unconfirmed = |reason| work.health.publishing(reason);
+        let publisher = &work.scope.publisher;
+        let done = dedup.done(claim, emit, publisher, &work.cut_off, told, unconfirmed);
         self.waiting(done).await
     }
 
