@@ -68,10 +68,15 @@ impl Config {
     /// The file cannot be read, or is not TOML of the expected form.
     pub(crate) fn load() -> Result<Self, Error> {
         let mut this = Self::default();
-        match std::env::var(FILE_VARIABLE) {
-            Ok(path) => this.read_file(Path::new(&path))?,
-            Err(_) if Path::new(FILE).exists() => this.read_file(Path::new(FILE))?,
-            Err(_) => {}
+        match std::env::var_os(FILE_VARIABLE) {
+            Some(path) if path.is_empty() => {
+                return Err(config(format!(
+                    "{FILE_VARIABLE} is empty: it names the file to read"
+                )));
+            }
+            Some(path) => this.read_file(Path::new(&path))?,
+            None if Path::new(FILE).exists() => this.read_file(Path::new(FILE))?,
+            None => {}
         }
         this.read_variables(std::env::vars_os())?;
         Ok(this)
@@ -231,7 +236,7 @@ impl Config {
     /// The URLs of named brokers.
     pub(crate) fn brokers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.sections.iter().filter_map(|(section, keys)| {
-            Some((section.strip_prefix("broker.")?, keys.get("url")?.value.as_str()))
+            Some((section.strip_prefix("broker.")?, keys.get("url")?.value.trim()))
         })
     }
 
@@ -270,7 +275,7 @@ impl Config {
         }
         read!("timeout", DURATION, |text| duration(text).map(Some) => settings.timeout);
         read!("rate", "a rate such as 500/s, 100/m, 10/h", |text| rate(text).map(Some) => settings.rate);
-        read!("max_size", "a number of bytes", |text| text.parse().ok().map(Some) => settings.max_size);
+        read!("max_size", "a size above zero, such as 65536 or 64KiB", |text| size(text).map(Some) => settings.max_size);
         read!("enabled", "true or false", |text| text.parse().ok() => settings.enabled);
         Resolved {
             group: text("group").or_else(|| settings.group.map(str::to_owned)),
@@ -311,6 +316,26 @@ fn duration(text: &str) -> Option<Duration> {
 
 fn positive(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number > 0)
+}
+
+/// As `#[listener]` reads it.
+fn size(text: &str) -> Option<usize> {
+    let digits = text
+        .find(|letter: char| !letter.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (count, unit) = text.split_at(digits);
+    let unit = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    let count: usize = count.parse().ok()?;
+    count.checked_mul(unit).filter(|&size| size > 0)
 }
 
 /// As `#[listener]` reads it.

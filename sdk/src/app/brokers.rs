@@ -55,11 +55,22 @@ pub(super) async fn open(
         }
         let broker = match connected.take_if(|_| name.is_empty()) {
             Some(broker) => broker,
-            None => connect::connect(url, connect::client(application)).await?,
+            None => {
+                let connecting = connect::connect(url, connect::client(application));
+                connecting.await.map_err(|error| of_broker(name, error))?
+            }
         };
         brokers.insert(name.clone(), broker);
     }
     Ok(brokers)
+}
+
+/// Says which broker an error is about, where it is not the one in `BROKER_URL`.
+fn of_broker(name: &str, error: Error) -> Error {
+    if name.is_empty() {
+        return error;
+    }
+    Error::new(error.kind(), format!("broker `{name}`")).with_source(error)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What can be refused before anything is consumed: every mismatch, not the first.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,7 +141,7 @@ fn one(
     wrong.extend(
         names::check_topic(&planned.dead_letter())
             .err()
-            .map(|error| error.to_string()),
+            .map(|error| format!("its dead-letter topic: {error}")),
     );
     if planned.dead_letter() == *spec.topic() {
         wrong.push(
@@ -193,23 +193,31 @@ fn shared_subscriptions(planned: &[Planned], problems: &mut Vec<String>) {
 /// A dead letter that comes back to its own topic through other listeners' dead-letter topics.
 fn dead_letter_loops(planned: &[Planned], problems: &mut Vec<String>) {
     for start in planned {
-        let mut path = vec![start.spec.topic().clone()];
-        let mut at = start.dead_letter();
-        // A way longer than there are listeners has been somewhere twice, and that is then reported there.
-        for _ in 0..planned.len() {
-            path.push(at.clone());
-            let next = planned
-                .iter()
-                .find(|other| other.broker == start.broker && *other.spec.topic() == at);
-            let Some(next) = next else { break };
-            at = next.dead_letter();
-            if at == *start.spec.topic() {
-                let what = format!("dead letters go round in a circle: {} -> {at}", path.join(" -> "));
-                problems.push(complaint(start, &what));
-                break;
-            }
+        if let Some(path) = circle(start, planned) {
+            let what = format!("dead letters go round in a circle: {}", path.join(" -> "));
+            problems.push(complaint(start, &what));
         }
     }
+}
+
+/// The topics by which a listener's dead letters come back to its own. That they go there at once is told apart.
+fn circle(start: &Planned, planned: &[Planned]) -> Option<Vec<Arc<str>>> {
+    let mut seen = HashSet::new();
+    let mut ways = vec![vec![start.spec.topic().clone(), start.dead_letter()]];
+    while let Some(way) = ways.pop() {
+        let at = way.last()?;
+        if at == start.spec.topic() {
+            return (way.len() > 2).then_some(way);
+        }
+        if !seen.insert(at.clone()) {
+            continue;
+        }
+        let there = |other: &&Planned| other.broker == start.broker && other.spec.topic() == at;
+        for next in planned.iter().filter(there) {
+            ways.push([&way[..], &[next.dead_letter()]].concat());
+        }
+    }
+    None
 }
 
 /// What the listener asks and the broker cannot do.
@@ -270,18 +278,40 @@ fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
             humantime::format_duration(limit)
         ));
     }
+    // What waits for the rate is not settled either.
+    if let (Some(limit), Some(rate)) = (can.max_hold, settings.rate)
+        && let Some(each) = rate.per.checked_div(rate.count)
+        && each.saturating_mul(spec.in_flight) > limit
+    {
+        let most = (limit.as_secs_f64() / each.as_secs_f64()).max(1.0) as u32;
+        wrong.push(format!(
+            "at its `rate` the last of {} messages would stay unsettled for {}, longer than the {} that {system} allows: \
+             set `prefetch` to at most {most}",
+            spec.in_flight,
+            humantime::format_duration(each.saturating_mul(spec.in_flight)),
+            humantime::format_duration(limit)
+        ));
+    }
 }
 
 /// How long a message that fails every time stays unsettled where retries wait in the process.
 fn longest_hold(listener: &Planned) -> Duration {
     let settings = &listener.resolved.settings;
-    let waits = (1..settings.retry.attempts)
-        .map(|n| settings.retry.backoff.ceiling(n))
-        .sum::<Duration>();
+    let (attempts, backoff) = (settings.retry.attempts, settings.retry.backoff);
+    let mut waits = Duration::ZERO;
+    for n in 1..attempts {
+        let wait = backoff.ceiling(n);
+        if wait >= backoff.cap {
+            // And so is each after it.
+            waits = waits.saturating_add(wait.saturating_mul(attempts - n));
+            break;
+        }
+        waits = waits.saturating_add(wait);
+    }
     let timeout = settings.timeout.unwrap_or_default();
-    let most = waits + timeout * settings.retry.attempts;
+    let most = waits.saturating_add(timeout.saturating_mul(attempts));
     // The last attempt begins at most one wait after the last failure that was young enough.
-    let aged = |age| age + settings.retry.backoff.cap + timeout;
+    let aged = |age: Duration| age.saturating_add(backoff.cap).saturating_add(timeout);
     settings.retry.max_age.map_or(most, |age| most.min(aged(age)))
 }
 
@@ -306,6 +336,80 @@ mod tests {
 
     #[listener(topic = "check.order", group = "plain")]
     async fn plain(_: Bytes) {}
+
+    fn planned_with(listeners: Vec<Registration>) -> (Vec<Planned>, Vec<String>) {
+        let mut problems = Vec::new();
+        let state = StateMap::default();
+        let planned = plan(listeners, &Config::default(), "shop", &state, &mut problems);
+        (planned, problems)
+    }
+
+    #[listener(topic = "a", group = "one")]
+    async fn a_one(_: Bytes) {}
+
+    #[listener(topic = "a", group = "two", dead_letter = "d")]
+    async fn a_two(_: Bytes) {}
+
+    #[listener(topic = "d", group = "one")]
+    async fn d_one(_: Bytes) {}
+
+    #[listener(topic = "d", group = "two", dead_letter = "a")]
+    async fn d_two(_: Bytes) {}
+
+    #[test]
+    fn a_circle_of_dead_letters_is_found_by_every_way() {
+        let (_, problems) = planned_with(crate::listeners![a_one, a_two, d_one, d_two]);
+        let expected = [("a_two", "a -> d -> a"), ("d_two", "d -> a -> d")]
+            .map(|(name, way)| format!("listener `{name}`: dead letters go round in a circle: {way}"));
+        assert_eq!(problems, expected);
+        let (_, problems) = planned_with(crate::listeners![a_one, a_two, d_one]);
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+
+    #[listener(topic = "check.order", rate = "1/h")]
+    async fn seldom(_: Bytes) {}
+
+    #[listener(
+        topic = "check.order",
+        ordered,
+        retry(attempts = 4294967295, backoff = "1s..1m", max_age = "10m"),
+        timeout = "10s"
+    )]
+    async fn stubborn(_: Bytes) {}
+
+    fn holding_for(limit: Duration, listener: Registration) -> Vec<String> {
+        let (planned, _) = planned_with(vec![listener]);
+        let client = crate::contract::Client {
+            application: "check".into(),
+            instance: "1".into(),
+        };
+        let mut can = postrider_memory::isolated(client).capabilities().clone();
+        can.max_hold = Some(limit);
+        let mut wrong = Vec::new();
+        mismatches(&planned[0], &can, &mut wrong);
+        wrong
+    }
+
+    #[test]
+    fn what_would_wait_for_the_rate_for_too_long_is_told() {
+        let day = Duration::from_secs(24 * 3600);
+        let listener = || crate::listeners![seldom].remove(0);
+        let wrong = holding_for(day, listener());
+        assert!(
+            wrong.len() == 1 && wrong[0].contains("set `prefetch` to at most 24"),
+            "{wrong:?}"
+        );
+        assert!(holding_for(3 * day, listener()).is_empty());
+    }
+
+    #[test]
+    fn any_number_of_attempts_is_added_up_at_once() {
+        let listener = || crate::listeners![stubborn].remove(0);
+        let begin = std::time::Instant::now();
+        assert_eq!(holding_for(Duration::from_secs(600), listener()).len(), 1);
+        assert!(holding_for(Duration::from_secs(900), listener()).is_empty());
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
 
     #[test]
     fn configuration_cannot_add_dedup_where_the_attribute_could_not() {

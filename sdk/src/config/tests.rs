@@ -116,6 +116,22 @@ fn every_mistake_is_reported_with_its_place() {
     assert!(Config::default().read_variables(wrong.into_iter()).is_err());
 }
 
+#[test]
+fn sizes_are_read_as_the_attribute_reads_them() {
+    let read = |text: &str| {
+        let config = from(&[("POSTRIDER__RESERVE_STOCK__MAX_SIZE", text)]);
+        let mut problems = Vec::new();
+        let size = config.resolve(&RESERVE, &mut problems).settings.max_size;
+        (size, problems.len())
+    };
+    assert_eq!(read("64KiB"), (Some(65_536), 0));
+    assert_eq!(read("1 MB"), (Some(1_000_000), 0));
+    assert_eq!(read("512"), (Some(512), 0));
+    for none in ["0", "0KiB", "KiB", "-1", "1.5MB", "64kib", "99999999999GiB"] {
+        assert_eq!(read(none), (None, 1), "{none}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_variable_that_is_not_text_is_refused_and_not_shown() {

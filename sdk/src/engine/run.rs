@@ -74,7 +74,7 @@ async fn receive(
     drain: &CancellationToken,
     settled: &CancellationToken,
 ) -> Result<(), Error> {
-    let mut deliveries = Vec::with_capacity(work.options.in_flight);
+    let mut deliveries = Vec::new();
     let mut paused = work.health.watch_paused();
     let mut extend = work.options.lease.map(|lease| {
         let mut ticks = tokio::time::interval(lease / 3);
