@@ -1,5 +1,7 @@
 //! Shutdown under load: what was acknowledged does not come again, what was not does.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postrider::prelude::*;
@@ -13,25 +15,45 @@ struct Order {
     id: u32,
 }
 
+/// Set when the drain has begun: until then handlers wait once [`MANY`] have ended.
+#[derive(Clone, Default)]
+struct Drains(Arc<AtomicBool>);
+
+const MANY: usize = 200;
+
 #[listener(topic = "contract.load", concurrency = 8)]
-async fn loaded(order: Order, State(seen): State<Seen>) {
-    tokio::time::sleep(Duration::from_millis(2)).await;
+async fn loaded(order: Order, State(seen): State<Seen>, State(drains): State<Drains>) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        if seen.all().len() < MANY || drains.0.load(Ordering::Relaxed) {
+            break;
+        }
+    }
     seen.add(format!("{:05}", order.id));
 }
 
 async fn nothing_acknowledged_comes_again_after_a_drain(target: Target) {
     let seen = Seen::default();
     let publisher = target.publisher().await;
-    let first = target.start(&seen, listeners![loaded]).await;
+    let drains = Drains::default();
+    let start = async || {
+        let app = target.app().state(seen.clone()).state(drains.clone());
+        let running = app.listen(listeners![loaded]).start().await.unwrap();
+        running.ready().await.unwrap();
+        running
+    };
+    let first = start().await;
     let orders: Vec<Order> = (0..2000).map(|id| Order { id }).collect();
     for answer in publisher.send_all(&orders).await {
         answer.unwrap();
     }
-    seen.count(200).await;
-    first.shutdown().await.unwrap();
+    seen.count(MANY).await;
+    let begun = async { drains.0.store(true, Ordering::Relaxed) };
+    let (ended, ()) = tokio::join!(first.shutdown(), begun);
+    ended.unwrap();
     let handled = seen.all().len();
     assert!(handled < 2000, "the drain came in the middle");
-    let second = target.start(&seen, listeners![loaded]).await;
+    let second = start().await;
     seen.count(2000).await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(

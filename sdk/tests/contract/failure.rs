@@ -41,8 +41,13 @@ async fn a_failure_is_tried_again_later_and_blocks_nothing(target: Target) {
     let (seen, other) = (Seen::default(), Seen::default());
     let running = target.start(&seen, listeners![third_time]).await;
     let bystander = target.other().start(&other, listeners![bystander]).await;
-    for id in [1, 2, 3] {
-        running.publisher().send(&Order { id }).await.unwrap();
+    // At once: the others are handled while the first waits.
+    for answer in running
+        .publisher()
+        .send_all(&[1, 2, 3].map(|id| Order { id }))
+        .await
+    {
+        answer.unwrap();
     }
     seen.count(5).await;
     status(&running, |status| status.counts.handled == 3).await;

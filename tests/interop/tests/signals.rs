@@ -14,7 +14,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
 
 /// A drain under load: exit 0, and nothing that was acknowledged comes again.
 async fn terminated_under_load(url: String) {
-    const COUNT: u32 = 2000;
+    const COUNT: u32 = 1000;
     let service = Service::new(PROGRAM, url);
     service.declare(listeners![work]).await;
     let mut first = service.start();
@@ -33,7 +33,14 @@ async fn terminated_under_load(url: String) {
     } else {
         publisher.send(&Work { id: 0, millis: 1 }).await.unwrap();
     }
-    let load: Vec<Work> = (1..COUNT).map(|id| Work { id, millis: 2 }).collect();
+    // Slow behind those that are waited for, so that it is not done before the signal comes.
+    let millis = |id| if id < 250 { 2 } else { 20 };
+    let load: Vec<Work> = (1..COUNT)
+        .map(|id| Work {
+            id,
+            millis: millis(id),
+        })
+        .collect();
     for answer in publisher.send_all(&load).await {
         answer.unwrap();
     }
