@@ -2,16 +2,18 @@
 -- KEYS: stream, and of an ordered group its lease. ARGV: group, consumer, then
 --   'idle' milliseconds id id …: these, where they still are idle for so long
 --   'mine' id id …: these, where they still are pending for this consumer
---   'any' id id …: these, whoever's they are: for the leader of an ordered group
+--   'any' holder id id …: these, whoever's they are: for the leader of an ordered group, if the lease names this holder
 -- Answers: entries, their delivery counts, how many had been deleted under the group.
 local stream, group, consumer, mode = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local entries, counts, deleted = {}, {}, 0
-if KEYS[2] and redis.call('GET', KEYS[2]) ~= consumer then
-  return { entries, counts, deleted }
-end
 local first, idle = 4, 0
 if mode == 'idle' then
   first, idle = 5, tonumber(ARGV[4])
+elseif mode == 'any' then
+  if redis.call('GET', KEYS[2]) ~= ARGV[4] then
+    return { entries, counts, deleted }
+  end
+  first = 5
 end
 for n = first, #ARGV do
   local id = ARGV[n]

@@ -1,8 +1,15 @@
 -- Hands entries to whoever looks next: they become idle for a day under a name that nobody uses.
--- KEYS: stream. ARGV: group, consumer, name, 'all' | 'some', then ids and delivery counts in turn. A count is restored for
--- what was fetched and never handed out; -1 leaves it. With 'all', whatever else is pending goes too, and the consumer is
--- deleted when nothing is left. Answers how many it was.
+-- KEYS: stream, and of an ordered group its lease. ARGV: group, consumer, name, session of an ordered group, 'all' | 'some',
+-- then ids and delivery counts in turn. A count is restored for what was fetched and never handed out; -1 leaves it. With
+-- 'all', whatever else is pending goes too, and the consumer is deleted when nothing is left. Answers how many it was.
 local stream, group, consumer, name = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+if KEYS[2] then
+  local session, leader = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$')
+  if leader == consumer and tonumber(session) > tonumber(ARGV[4]) then
+    -- A later session of this consumer has taken up what is pending.
+    return 0
+  end
+end
 local function give(id, count)
   if #redis.call('XPENDING', stream, group, id, id, 1, consumer) == 0 then
     return 0
@@ -15,10 +22,10 @@ local function give(id, count)
   return 1
 end
 local given = 0
-for at = 5, #ARGV, 2 do
+for at = 6, #ARGV, 2 do
   given = given + give(ARGV[at], tonumber(ARGV[at + 1]))
 end
-if ARGV[4] == 'all' then
+if ARGV[5] == 'all' then
   local left = redis.call('XPENDING', stream, group, '-', '+', 1000, consumer)
   while #left > 0 do
     local before = given

@@ -1,10 +1,11 @@
--- Reads for an ordered group, if the lease is this instance's at this very moment: a former leader reads nothing.
--- KEYS: lease, then streams. ARGV: instance, group, most per stream.
+-- Reads for an ordered group, if the lease is this session's at this very moment: a former leader reads nothing, nor does a
+-- former session of the same instance, which nobody would take it from.
+-- KEYS: lease, then streams. ARGV: holder as the lease names it, instance, group, most per stream.
 -- Answers: 1 if it is the leader's, what was read as XREADGROUP gives it, and where each stream's group stands.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return { 0, {}, {} }
 end
-local command = { 'XREADGROUP', 'GROUP', ARGV[2], ARGV[1], 'COUNT', ARGV[3], 'STREAMS' }
+local command = { 'XREADGROUP', 'GROUP', ARGV[3], ARGV[2], 'COUNT', ARGV[4], 'STREAMS' }
 for n = 2, #KEYS do
   command[#command + 1] = KEYS[n]
 end
@@ -19,7 +20,7 @@ for n = 2, #KEYS do
     for at = 1, #flat, 2 do
       group[flat[at]] = flat[at + 1]
     end
-    if group['name'] == ARGV[2] then
+    if group['name'] == ARGV[3] then
       positions[n - 1] = group['last-delivered-id']
     end
   end

@@ -12,6 +12,7 @@ use crate::keys::RELEASED;
 use crate::link::COMMAND;
 use crate::scripts::Name;
 use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
+use crate::subscription::lease::Lease;
 use crate::subscription::reader::{Reader, Session};
 use crate::subscription::table::Place;
 
@@ -65,13 +66,12 @@ impl Reader {
         let key = self.source.key(stream);
         let mut claim = match &self.source.leader {
             None => self.claim(&[key]),
-            Some(leader) => self.claim(&[key, leader]),
+            Some(lease) => self.claim(&[key, &lease.key]),
         };
-        claim.arg(if self.source.leader.is_none() {
-            "mine"
-        } else {
-            "any"
-        });
+        match &self.source.leader {
+            None => claim.arg("mine"),
+            Some(lease) => claim.arg("any").arg(lease.holder(&self.source.consumer)),
+        };
         for _ in 0..room.min(PAGE) {
             let Some(&(of, id)) = session.backlog.front() else {
                 break;
@@ -182,10 +182,14 @@ impl Reader {
     pub(crate) async fn give_back(&self, all: bool) -> Result<(), Error> {
         let waiting = self.table.take_waiting();
         for (stream, key) in self.source.streams() {
-            let mut give = self.link.script(Name::GiveBack, &[key]);
+            let mut give = match &self.source.leader {
+                None => self.link.script(Name::GiveBack, &[key]),
+                Some(lease) => self.link.script(Name::GiveBack, &[key, &lease.key]),
+            };
             give.arg(&*self.source.group)
                 .arg(&*self.source.consumer)
                 .arg(RELEASED);
+            give.arg(self.source.leader.as_ref().map_or(0, Lease::session));
             give.arg(if all { "all" } else { "some" });
             let mut any = all;
             for ((_, id), count) in waiting.iter().filter(|((of, _), _)| *of == stream) {

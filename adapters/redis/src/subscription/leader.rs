@@ -1,5 +1,5 @@
 //! Ordered groups: one instance reads for all of them, by a lease that it renews; the others stand by. Every read checks
-//! the lease on the server, so that a former leader that wakes up reads nothing.
+//! the lease on the server, so that a former leader that wakes up reads nothing, nor does a read that arrives late.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use tokio::time::Instant;
 use crate::fields::bytes;
 use crate::link::COMMAND;
 use crate::scripts::Name;
+use crate::subscription::lease::Lease;
 use crate::subscription::reader::{Reader, Session};
 
 impl Reader {
     /// One round of an ordered group: reads as its leader, or waits to become it.
     pub(crate) async fn lead_or_wait(&self, session: &mut Session) -> Result<(), Error> {
-        let Some(lease_key) = &self.source.leader else {
+        let Some(lease) = &self.source.leader else {
             return Ok(());
         };
         let leading = self.is_leading();
@@ -29,8 +30,9 @@ impl Reader {
             .is_none_or(|courted| courted.elapsed() >= interval)
         {
             let sent = Instant::now();
-            let mut lead = self.link.script(Name::Lead, &[lease_key]);
-            lead.arg(&*self.source.consumer)
+            let mut lead = self.link.script(Name::Lead, &[&lease.key]);
+            lead.arg(lease.session())
+                .arg(&*self.source.consumer)
                 .arg(self.lease.as_millis() as u64);
             let within = self.lease.min(COMMAND);
             let answer = self.link.run(&lead, within).await;
@@ -60,15 +62,17 @@ impl Reader {
         if !session.backlog.is_empty() {
             return self.take_from_backlog(session, room).await;
         }
-        self.read_as_leader(session, lease_key, room).await
+        self.read_as_leader(session, lease, room).await
     }
 
-    async fn read_as_leader(&self, session: &mut Session, lease_key: &str, room: usize) -> Result<(), Error> {
-        let keys: Vec<&str> = std::iter::once(lease_key)
+    async fn read_as_leader(&self, session: &mut Session, lease: &Lease, room: usize) -> Result<(), Error> {
+        let keys: Vec<&str> = std::iter::once(lease.key.as_str())
             .chain(self.source.streams().map(|(_, key)| key))
             .collect();
         let mut read = self.link.script(Name::ReadAsLeader, &keys);
-        read.arg(&*self.source.consumer).arg(&*self.source.group);
+        read.arg(lease.holder(&self.source.consumer))
+            .arg(&*self.source.consumer)
+            .arg(&*self.source.group);
         read.arg((room / (keys.len() - 1)).max(1));
         let (epoch, sent) = (self.table.epoch(), Instant::now());
         let reply = self
@@ -120,9 +124,9 @@ impl Reader {
 
     /// Lets another instance lead at once.
     pub(crate) async fn resign(&self) {
-        if let Some(key) = &self.source.leader {
-            let mut resign = self.link.script(Name::Resign, &[key]);
-            resign.arg(&*self.source.consumer);
+        if let Some(lease) = &self.source.leader {
+            let mut resign = self.link.script(Name::Resign, &[&lease.key]);
+            resign.arg(lease.session()).arg(&*self.source.consumer);
             let _ = self.link.run(&resign, Duration::from_secs(2)).await;
         }
     }

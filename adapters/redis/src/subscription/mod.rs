@@ -4,6 +4,7 @@ pub(crate) mod broadcast;
 pub(crate) mod claims;
 pub(crate) mod entry;
 pub(crate) mod leader;
+pub(crate) mod lease;
 pub(crate) mod moves;
 pub(crate) mod reader;
 pub(crate) mod receiver;

@@ -76,6 +76,9 @@ impl Reader {
 
     /// Reads until this side stops, or something fails.
     async fn session(&self, failures: &mut u32) -> Result<(), Error> {
+        if let Some(lease) = &self.source.leader {
+            lease.begin();
+        }
         let Dedicated { connection, id } = tokio::select! {
             made = self.link.dedicated(false) => made?,
             () = self.stop.cancelled() => return Ok(()),

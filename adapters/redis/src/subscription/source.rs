@@ -4,6 +4,7 @@ use postrider_contract::{Order, Spec};
 
 use crate::keys;
 use crate::subscription::entry::Stream;
+use crate::subscription::lease::Lease;
 
 /// What a subscription reads, and as whom.
 #[derive(Debug)]
@@ -15,8 +16,8 @@ pub(crate) struct Source {
     /// The topic's stream; on Pub/Sub there is none.
     pub(crate) stream: Option<String>,
     pub(crate) inbox: String,
-    /// The key of the lease, where one instance reads for all.
-    pub(crate) leader: Option<String>,
+    /// Where one instance reads for all.
+    pub(crate) leader: Option<Lease>,
     /// Replay and purge delete from it: a deleted entry is no loss.
     pub(crate) holds_dead_letters: bool,
     pub(crate) in_flight: usize,
@@ -36,7 +37,7 @@ impl Source {
             consumer,
             stream,
             inbox: keys::inbox(topic, &spec.group),
-            leader: (spec.order == Order::ByKey).then(|| keys::leader(topic, &spec.group)),
+            leader: (spec.order == Order::ByKey).then(|| Lease::new(keys::leader(topic, &spec.group))),
             holds_dead_letters,
             in_flight: spec.in_flight.max(1) as usize,
         }
