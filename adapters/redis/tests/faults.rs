@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use common::own::Own;
 use common::*;
 use postrider_conformance::{Harness, async_trait};
-use postrider_contract::{Error, ErrorKind, Event, Guarantee, Message, Outgoing, Settled, Verdict, names};
+use postrider_contract::{
+    Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Spec, Verdict, names,
+};
 use tokio::time::{Instant, sleep};
 
 struct Restarted(Mutex<Own>);
@@ -244,6 +246,34 @@ async fn a_full_server_takes_nothing_and_loses_nothing() {
     own.tell("CONFIG SET maxmemory 0").await;
     open.emit(&got, retry).await;
     assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+/// Only what has a time to live may be evicted under such a policy. Without its lease, a second instance would read.
+#[tokio::test]
+async fn a_full_server_evicts_no_lease() {
+    let own = Own::start(&["--maxmemory-policy", "volatile-ttl"]);
+    let topic = unique("evicted");
+    let broker = connect(&own.streams(""), "a").await;
+    let wishes = Spec {
+        order: Order::ByKey,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, wishes).await;
+    publish(&broker, &topic, ["x".into()]).await;
+    let got = open.receive(1).await.remove(0);
+    own.tell("SET passing 1 EX 3600").await;
+    own.tell("CONFIG SET maxmemory 1").await;
+    let until = Instant::now() + SOON;
+    while own.tell("EXISTS passing").await == redis::Value::Int(1) {
+        assert!(Instant::now() < until, "nothing is evicted");
+        let mut raw = own.raw().await;
+        let refused = redis::cmd("SET").arg("more").arg(1).exec_async(&mut raw).await;
+        assert!(refused.is_err());
+    }
+    let lease = own.tell(&format!("EXISTS {{{topic}}}.g.leader")).await;
+    assert_eq!(lease, redis::Value::Int(1));
+    own.tell("CONFIG SET maxmemory 0").await;
+    open.ack(&got).await;
 }
 
 #[tokio::test]

@@ -2,10 +2,13 @@
 
 mod common;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use common::detour::Detour;
 use common::own::Own;
 use common::*;
-use postrider_contract::{Event, Order, Outgoing, Spec, names};
+use postrider_contract::{Event, Order, Outgoing, Spec, Topology, names};
+use redis::AsyncCommands as _;
 
 fn ordered(topic: &std::sync::Arc<str>, in_flight: u32) -> Spec {
     Spec {
@@ -69,4 +72,27 @@ async fn what_is_given_back_stays_with_the_next_of_the_same_name() {
             .await;
     }
     assert_eq!(texts(&got), ["0", "1", "2"]);
+}
+
+/// Nor does an earlier session take the lease back: whatever it had in mind, a later one has looked at everything since.
+#[tokio::test]
+async fn a_later_session_keeps_the_lease() {
+    let own = Own::start(&[]);
+    let topic = unique("later");
+    let broker = connect(&own.streams(""), "a").await;
+    let wishes = ordered(&topic, 1);
+    broker
+        .plan(std::slice::from_ref(&wishes), Topology::Declare)
+        .await
+        .unwrap();
+    publish(&broker, &topic, ["x".into()]).await;
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let ends = now() + 1_500;
+    let lease = format!("{ends} {} a", (1u64 << 53) - 1);
+    let key = format!("{{{topic}}}.g.leader");
+    let mut raw = own.raw().await;
+    raw.set::<_, _, ()>(key, lease).await.unwrap();
+    let mut open = open(&broker, wishes).await;
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+    assert!(now() >= ends);
 }

@@ -478,6 +478,33 @@ async fn ordered_fails_over_when_the_leader_is_gone() {
     ));
 }
 
+/// Another may have led in between, and have left something behind.
+#[tokio::test]
+async fn a_lease_that_was_deleted_is_taken_up_anew() {
+    let topic = unique("vanished");
+    let broker = connect(&format!("{}?lease=2s", url()), "a").await;
+    let wishes = Spec {
+        order: Order::ByKey,
+        in_flight: 1,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, wishes).await;
+    publish(&broker, &topic, (0..3).map(|n| n.to_string())).await;
+    let held = open.receive(1).await.remove(0);
+    let mut other = redis::pipe();
+    other.atomic().del(format!("{{{topic}}}.g.leader")).ignore();
+    let read = other.cmd("XREADGROUP").arg("GROUP").arg("g").arg("other");
+    read.arg("COUNT").arg(1).arg("STREAMS").arg(&*topic).arg(">");
+    other.query_async::<redis::Value>(&mut raw().await).await.unwrap();
+    while !matches!(open.event(1, &mut Vec::new()).await, Event::Revoked { .. }) {}
+    assert!(matches!(open.settle(&held, Verdict::ACK).await, Settled::Stale));
+    for next in ["0", "1", "2"] {
+        let got = open.receive(1).await.remove(0);
+        assert_eq!(text(&got), next);
+        open.ack(&got).await;
+    }
+}
+
 #[tokio::test]
 async fn trims_what_everybody_has_acknowledged_and_nothing_else() {
     let topic = unique("trim");

@@ -10,7 +10,7 @@ local first, idle = 4, 0
 if mode == 'idle' then
   first, idle = 5, tonumber(ARGV[4])
 elseif mode == 'any' then
-  if redis.call('GET', KEYS[2]) ~= ARGV[4] then
+  if string.match(redis.call('GET', KEYS[2]) or '', '^%d+ (.*)$') ~= ARGV[4] then
     return { entries, counts, deleted }
   end
   first = 5

@@ -4,7 +4,7 @@
 -- 'all', whatever else is pending goes too, and the consumer is deleted when nothing is left. Answers how many it was.
 local stream, group, consumer, name = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if KEYS[2] then
-  local session, leader = string.match(redis.call('GET', KEYS[2]) or '', '^(%d+) (.*)$')
+  local session, leader = string.match(redis.call('GET', KEYS[2]) or '', '^%d+ (%d+) (.*)$')
   if leader == consumer and tonumber(session) > tonumber(ARGV[4]) then
     -- A later session of this consumer has taken up what is pending.
     return 0

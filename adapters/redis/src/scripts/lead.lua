@@ -1,13 +1,21 @@
 -- Takes or renews the lease of an ordered group's one reader. KEYS: lease. ARGV: session, instance, milliseconds.
--- The lease is the text `session instance`. A later session of an instance takes it from an earlier one, never the other way
--- round: what an earlier one has sent may be carried out after the later one has begun.
--- Answers 1 while it is this session's.
-local lease = redis.call('GET', KEYS[1])
+-- The lease is the text `end session instance`, the end in milliseconds since 1970. A later session of an instance takes it
+-- from an earlier one, never the other way round: what an earlier one has sent may be carried out after the later one has
+-- begun. It has no time to live: what has one may be evicted, and then two would read.
+-- Answers 0 while it is another's, 1 where this instance has had it all the time, 2 where it was free.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local lease, answer = redis.call('GET', KEYS[1]), 2
 if lease then
-  local session, instance = string.match(lease, '^(%d+) (.*)$')
-  if instance ~= ARGV[2] or tonumber(session) > tonumber(ARGV[1]) then
+  local ends, session, instance = string.match(lease, '^(%d+) (%d+) (.*)$')
+  local ours = instance == ARGV[2] and tonumber(session) <= tonumber(ARGV[1])
+  if ends and tonumber(ends) <= now then
+    answer = 2
+  elseif ours then
+    answer = 1
+  else
     return 0
   end
 end
-redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-return 1
+redis.call('SET', KEYS[1], string.format('%.0f ', now + tonumber(ARGV[3])) .. ARGV[1] .. ' ' .. ARGV[2])
+return answer

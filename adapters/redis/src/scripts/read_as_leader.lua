@@ -1,8 +1,9 @@
 -- Reads for an ordered group, if the lease is this session's at this very moment: a former leader reads nothing, nor does a
--- former session of the same instance, which nobody would take it from.
+-- former session of the same instance, which nobody would take it from. A lease that is over and that nobody has taken since
+-- is as good as ever.
 -- KEYS: lease, then streams. ARGV: holder as the lease names it, instance, group, most per stream.
 -- Answers: 1 if it is the leader's, what was read as XREADGROUP gives it, and where each stream's group stands.
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+if string.match(redis.call('GET', KEYS[1]) or '', '^%d+ (.*)$') ~= ARGV[1] then
   return { 0, {}, {} }
 end
 local command = { 'XREADGROUP', 'GROUP', ARGV[3], ARGV[2], 'COUNT', ARGV[4], 'STREAMS' }

@@ -38,9 +38,14 @@ impl Reader {
             let answer = self.link.run(&lead, within).await;
             session.courted = Some(Instant::now());
             match answer.map_err(|failure| failure.error)? {
-                Value::Int(1) => {
+                Value::Int(held @ (1 | 2)) => {
+                    let was_free = held == 2;
+                    if was_free {
+                        // Whoever deleted it may have let another lead in between.
+                        self.step_down();
+                    }
                     self.table.lead_until(sent + self.lease);
-                    if !leading || session.is_new {
+                    if !leading || session.is_new || was_free {
                         // First what the former leader left, in its order; only then what is new.
                         session.backlog = self.pending(None).await?;
                         session.is_new = false;
@@ -117,7 +122,7 @@ impl Reader {
 
     fn step_down(&self) {
         if self.table.leads_until().is_some() {
-            tracing::warn!(topic = %self.source.topic, group = %self.source.group, "another instance reads for this group now");
+            tracing::warn!(topic = %self.source.topic, group = %self.source.group, "the lease is lost: another instance may read for this group now");
             self.table.revoke(true);
         }
     }
