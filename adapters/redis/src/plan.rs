@@ -62,6 +62,9 @@ impl Redis {
             problems.extend(self.asks_too_much(spec));
         }
         let needs: Vec<Need> = all.iter().flat_map(|spec| self.needs(spec)).collect();
+        if mode == Topology::Verify {
+            problems.extend(self.unmarked(all).await.map_err(unreachable)?);
+        }
         let types = self.types(&needs).await.map_err(unreachable)?;
         for (need, found) in needs.iter().zip(&types) {
             if !matches!(found.as_str(), "stream" | "none") {
@@ -122,6 +125,42 @@ impl Redis {
             }
         }
         Ok(())
+    }
+
+    /// Topics of dead letters whose mark is missing: other processes would trim them, and use a channel on Pub/Sub.
+    async fn unmarked(&self, all: &[Spec]) -> Result<Vec<Problem>, Error> {
+        let named: Vec<(&Spec, &Arc<str>)> = all
+            .iter()
+            .filter_map(|spec| Some((spec, spec.dead_letter.as_ref()?)))
+            .filter(|(_, topic)| !is_called_dead_letters(topic))
+            .collect();
+        let mut ask = redis::pipe();
+        for (_, topic) in &named {
+            ask.cmd("EXISTS").arg(keys::dead_letters(topic));
+        }
+        let answers = self
+            .link
+            .pipeline(&ask, COMMAND)
+            .await
+            .map_err(|failure| failure.error)?;
+        let mut problems = Vec::new();
+        for ((spec, topic), answer) in named.into_iter().zip(answers) {
+            match answer {
+                Value::ServerError(error) => return Err(from_server(&error)),
+                Value::Int(0) => {
+                    let mark = keys::dead_letters(topic);
+                    problems.push(Problem {
+                        listener: Arc::clone(&spec.listener),
+                        what: format!(
+                            "nothing tells other processes that `{topic}` holds dead letters (key `{mark}`): they would trim it"
+                        ),
+                        help: format!("SET {mark} 1, or run once with topology = declare"),
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(problems)
     }
 
     /// What a channel cannot give.

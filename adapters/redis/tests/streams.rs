@@ -626,6 +626,30 @@ async fn plan_reports_everything_it_finds() {
     assert!(problems.len() >= 2, "{problems:?}");
 }
 
+/// Where the mark is missing, a process that only publishes to the topic would trim the dead letters in it.
+#[tokio::test]
+async fn verifying_asks_for_the_mark_of_a_dead_letter_topic() {
+    let (topic, failed, broker) = (unique("verified"), unique("failed"), connect(&url(), "a").await);
+    let wishes = Spec {
+        dead_letter: Some(failed.clone()),
+        ..spec(&topic, "g")
+    };
+    let wishes = std::slice::from_ref(&wishes);
+    broker.plan(wishes, Topology::Declare).await.unwrap();
+    broker.plan(wishes, Topology::Verify).await.unwrap();
+    let mark = format!("{{{failed}}}.dead-letters");
+    raw().await.del::<_, ()>(&mark).await.unwrap();
+    let problems = broker.plan(wishes, Topology::Verify).await.unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(
+        problems[0].to_string().contains(&format!("SET {mark} 1")),
+        "{problems:?}"
+    );
+    assert!(!raw().await.exists::<_, bool>(&mark).await.unwrap());
+    raw().await.set::<_, _, ()>(&mark, 1).await.unwrap();
+    broker.plan(wishes, Topology::Verify).await.unwrap();
+}
+
 #[tokio::test]
 async fn too_large_is_refused_and_the_rest_of_the_batch_goes_out() {
     let topic = unique("large");
