@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use postrider_contract::{Backoff, Error};
+use postrider_contract::{Backoff, Error, ErrorKind};
 use redis::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::checked;
+use crate::failure::{Failure, checked};
 use crate::link::{COMMAND, Link};
 use crate::scripts::Name;
 
@@ -85,10 +85,10 @@ impl Mover {
     }
 
     pub(crate) async fn run(&self, stop: CancellationToken) {
-        let mut failures = 0;
+        let (mut failures, mut stuck) = (0, Vec::new());
         loop {
             let looked = tokio::select! {
-                looked = self.look() => looked,
+                looked = self.look(&mut stuck) => looked,
                 () = stop.cancelled() => return,
             };
             let wait = match looked {
@@ -122,8 +122,8 @@ impl Mover {
         }
     }
 
-    /// Passes on what is due, and says when to look again.
-    async fn look(&self) -> Result<Duration, Error> {
+    /// Passes on what is due, and says when to look again. One route that fails holds up none of the others.
+    async fn look(&self, stuck: &mut Vec<Route>) -> Result<Duration, Error> {
         let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if routes.is_empty() {
             return Ok(GLANCE);
@@ -142,29 +142,41 @@ impl Mover {
         let now = milliseconds(&checked(answers.next().unwrap_or_default())?);
         let mut next = GLANCE;
         for (route, first) in routes.iter().zip(answers) {
-            let Some(due) = score(&checked(first)?) else {
-                continue;
-            };
-            let wait = due.saturating_sub(now);
-            if wait > 0 {
-                next = next.min(Duration::from_millis(wait));
-            } else {
-                next = next.min(self.pass_on(route).await?);
+            match self.serve(route, first, now).await {
+                Ok(wait) => {
+                    next = next.min(wait);
+                    stuck.retain(|known| known != route);
+                }
+                Err(failure) if failure.broken => return Err(failure.error),
+                Err(Failure { error, .. }) => {
+                    // What does not mend by itself is told, once.
+                    if error.kind() != ErrorKind::Unavailable && !stuck.contains(route) {
+                        tracing::warn!(from = route.from, to = route.to, %error, "what is due cannot be passed on");
+                        stuck.push(route.clone());
+                    }
+                }
             }
         }
         Ok(next)
     }
 
+    /// Passes on what is due on one route, of which this came first, and says when to look again.
+    async fn serve(&self, route: &Route, first: Value, now: u64) -> Result<Duration, Failure> {
+        let Some(due) = score(&checked(first).map_err(Failure::before)?) else {
+            return Ok(GLANCE);
+        };
+        match due.saturating_sub(now) {
+            0 => self.pass_on(route).await,
+            wait => Ok(Duration::from_millis(wait)),
+        }
+    }
+
     /// Passes on all that is due on one route, and says when the next is.
-    async fn pass_on(&self, route: &Route) -> Result<Duration, Error> {
+    async fn pass_on(&self, route: &Route) -> Result<Duration, Failure> {
         let mut call = self.link.script(Name::Due, &[&route.from, &route.to]);
         call.arg(route.kind.word()).arg(AT_ONCE);
         loop {
-            let answer = self
-                .link
-                .run(&call, COMMAND)
-                .await
-                .map_err(|failure| failure.error)?;
+            let answer = self.link.run(&call, COMMAND).await?;
             let (passed, remains): (u32, i64) = redis::from_redis_value(answer).unwrap_or((0, -1));
             if passed < AT_ONCE {
                 return Ok(u64::try_from(remains)

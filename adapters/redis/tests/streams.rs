@@ -96,6 +96,34 @@ async fn a_retry_comes_back_when_it_is_due_and_no_sooner() {
     assert_eq!(inbox, 0, "what is acknowledged in an inbox is deleted");
 }
 
+/// What is due is passed on for all topics of a process by one task.
+#[tokio::test]
+async fn a_retry_that_cannot_be_passed_on_holds_up_no_other() {
+    let broker = connect(&url(), "a").await;
+    let (nowhere, lost, good) = (unique("nowhere"), unique("lost"), unique("good"));
+    let mut raw = raw().await;
+    let later = async |topic: &std::sync::Arc<str>| {
+        let due = SystemTime::now() + Duration::from_millis(50);
+        let outgoing = Outgoing::to_inbox(topic.clone(), "g", Message::new("again")).not_before(due);
+        broker.publish(vec![outgoing]).await.remove(0).unwrap();
+    };
+    let something_else = |key: String| {
+        let mut set = redis::cmd("SET");
+        set.arg(key).arg("something else");
+        set
+    };
+    let inbox = something_else(format!("{{{nowhere}}}.g.inbox"));
+    inbox.exec_async(&mut raw).await.unwrap();
+    later(&nowhere).await;
+    later(&lost).await;
+    let delayed = something_else(format!("{{{lost}}}.g.delayed"));
+    delayed.exec_async(&mut raw).await.unwrap();
+    // Looked after from now on, behind the two.
+    let mut open = open(&broker, spec(&good, "g")).await;
+    later(&good).await;
+    assert_eq!(texts(&open.receive(1).await), ["again"]);
+}
+
 #[tokio::test]
 async fn spoofed_headers_on_a_topic_prove_nothing() {
     let (topic, broker) = (unique("spoof"), connect(&url(), "a").await);
