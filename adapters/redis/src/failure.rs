@@ -103,6 +103,10 @@ fn from_code(code: &str, details: &str) -> Error {
         ),
         "BUSY" => (Unavailable, "Redis is busy with a script"),
         "TRYAGAIN" | "NOSCRIPT" => (Unavailable, "Redis asks to try again"),
+        "UNBLOCKED" if details.contains("instance state changed") => (
+            Unavailable,
+            "this Redis has become a replica: another is the primary now",
+        ),
         "UNBLOCKED" => (Topology, "the topic's stream was deleted"),
         "NOGROUP" => (Topology, "the topic's stream or the consumer group is not there"),
         "WRONGTYPE" => (Topology, "a key that must be a stream is something else"),
@@ -193,6 +197,11 @@ mod tests {
                 "NOGROUP No such key 'a' or consumer group 'b'",
                 ErrorKind::Topology,
             ),
+            (
+                "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
+                ErrorKind::Unavailable,
+            ),
+            ("UNBLOCKED the stream key no longer exists", ErrorKind::Topology),
             ("ERR max number of clients reached", ErrorKind::Unavailable),
             (
                 "ERR Error running script (call to f_1): @user_script:1: -OOM command not allowed",

@@ -316,6 +316,37 @@ async fn a_demoted_primary_is_waited_out() {
 }
 
 #[tokio::test]
+async fn a_failover_under_a_read_is_told_as_one() {
+    let own = Own::start(&[]);
+    let topic = unique("failover");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let mut raw = own.raw().await;
+    let until = Instant::now() + SOON;
+    loop {
+        let clients: String = redis::cmd("INFO")
+            .arg("clients")
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        if clients.contains("blocked_clients:1") {
+            break;
+        }
+        assert!(Instant::now() < until, "it does not wait for messages: {clients}");
+    }
+    own.tell("REPLICAOF 127.0.0.1 1").await;
+    let Event::Degraded(error) = open.event(1, &mut Vec::new()).await else {
+        panic!("{:?}", open.news);
+    };
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(error.to_string().contains("UNBLOCKED"), "{error}");
+    own.tell("REPLICAOF NO ONE").await;
+    open.ready().await;
+    publish(&broker, &topic, ["x".into()]).await;
+    assert_eq!(texts(&open.receive(1).await), ["x"]);
+}
+
+#[tokio::test]
 async fn guarantees_are_what_the_server_keeps() {
     let says = |guarantee: &Guarantee, what: &str| match guarantee {
         Guarantee::AtMostOnce(why) => assert!(why.contains(what), "{why}"),
