@@ -1,10 +1,12 @@
 //! Connections: one that all commands share, and dedicated ones for what blocks. Each is made again when it breaks.
 
+pub(crate) mod primary;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postrider_contract::{Backoff, Error, ErrorKind};
-use redis::aio::{MultiplexedConnection, PubSub};
+use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
     ProtocolVersion, RedisConnectionInfo, Value,
@@ -12,6 +14,7 @@ use redis::{
 use tokio::time::{Instant, timeout};
 
 use crate::failure::{Failure, from_server, unavailable};
+use crate::link::primary::is_replica;
 use crate::scripts::{Name, Scripts};
 use crate::settings::Settings;
 use crate::tls;
@@ -24,6 +27,8 @@ pub(crate) struct Dedicated {
     pub(crate) connection: MultiplexedConnection,
     /// For `CLIENT UNBLOCK`; unknown where the server does not tell.
     pub(crate) id: Option<i64>,
+    /// Which of the hosts.
+    host: usize,
 }
 
 /// The connection that all commands share.
@@ -40,6 +45,7 @@ pub(crate) struct Link {
 #[derive(Default)]
 struct Live {
     connection: Option<MultiplexedConnection>,
+    host: usize,
     /// Counts connections, so that a late failure does not tear down the next one.
     generation: u64,
     failures: u32,
@@ -50,7 +56,9 @@ struct Live {
 #[derive(Clone)]
 pub(crate) struct Shared {
     connection: MultiplexedConnection,
-    generation: u64,
+    pub(crate) generation: u64,
+    /// Which of the hosts.
+    host: usize,
 }
 
 /// This side was closed.
@@ -89,6 +97,7 @@ impl Link {
             let Shared {
                 mut connection,
                 generation,
+                ..
             } = self.shared(deadline).await.map_err(Failure::before)?;
             let answer = timeout(left(deadline), connection.send_packed_command(command)).await;
             let failure = match answer {
@@ -141,6 +150,7 @@ impl Link {
         let Shared {
             mut connection,
             generation,
+            ..
         } = shared;
         let within = left(deadline);
         let answer = connection.send_packed_commands(commands, 0, commands.len());
@@ -179,15 +189,17 @@ impl Link {
                 return Err(closed());
             }
             let error = match timeout(left(deadline), self.dedicated(true)).await {
-                Ok(Ok(Dedicated { connection, .. })) => {
+                Ok(Ok(Dedicated { connection, host, .. })) => {
                     let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                     live.generation += 1;
                     live.failures = 0;
                     live.connection = Some(connection.clone());
+                    live.host = host;
                     let generation = live.generation;
                     return Ok(Shared {
                         connection,
                         generation,
+                        host,
                     });
                 }
                 Ok(Err(error)) if !error.is_retryable() => return Err(error),
@@ -211,6 +223,7 @@ impl Link {
         Some(Shared {
             connection: live.connection.clone()?,
             generation: live.generation,
+            host: live.host,
         })
     }
 
@@ -246,8 +259,8 @@ impl Link {
     /// A new connection to the first host that takes writes. `scripts`: with the scripts loaded.
     pub(crate) async fn dedicated(&self, scripts: bool) -> Result<Dedicated, Error> {
         let mut last = None;
-        for (host, port) in &self.settings.hosts {
-            match self.open(host, *port, scripts).await {
+        for at in 0..self.settings.hosts.len() {
+            match self.open(at, scripts).await {
                 Ok(dedicated) => return Ok(dedicated),
                 // Wrong credentials are wrong everywhere.
                 Err(error) if error.kind() == ErrorKind::Denied => return Err(error),
@@ -257,7 +270,8 @@ impl Link {
         Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host")))
     }
 
-    async fn open(&self, host: &str, port: u16, scripts: bool) -> Result<Dedicated, Error> {
+    async fn open(&self, at: usize, scripts: bool) -> Result<Dedicated, Error> {
+        let (host, port) = (self.settings.hosts[at].0.as_str(), self.settings.hosts[at].1);
         let client = self.client(host, port, false)?;
         let config = AsyncConnectionConfig::new()
             // Ours are around every call: these would also end a blocking read that has just been served.
@@ -283,7 +297,7 @@ impl Link {
         hello.cmd("PING");
         hello.cmd("CLIENT").arg("SETNAME").arg(&self.name);
         hello.cmd("CLIENT").arg("ID");
-        if self.settings.hosts.len() > 1 {
+        if self.has_choice() {
             hello.cmd("ROLE");
         }
         let answer = timeout(
@@ -316,21 +330,11 @@ impl Link {
             Some(Value::Int(id)) => Some(*id),
             _ => None,
         };
-        Ok(Dedicated { connection, id })
-    }
-
-    /// A connection for subscribing to channels.
-    pub(crate) async fn pub_sub(&self) -> Result<PubSub, Error> {
-        let mut last = None;
-        for (host, port) in &self.settings.hosts {
-            let client = self.client(host, *port, true)?;
-            match timeout(self.settings.connect_timeout, client.get_async_pubsub()).await {
-                Ok(Ok(pub_sub)) => return Ok(pub_sub),
-                Ok(Err(error)) => last = Some(self.refused(host, *port, &error)),
-                Err(_) => last = Some(unavailable(format!("Redis at {host}:{port} does not answer"))),
-            }
-        }
-        Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host")))
+        Ok(Dedicated {
+            connection,
+            id,
+            host: at,
+        })
     }
 
     async fn load(&self, connection: &mut MultiplexedConnection, deadline: Instant) -> Result<(), Failure> {
@@ -392,13 +396,6 @@ impl Link {
             return error;
         }
         unavailable(format!("Redis at {host}:{port}: {}", Failure::of(error).error))
-    }
-}
-
-fn is_replica(role: &Value) -> bool {
-    match role {
-        Value::Array(parts) => matches!(parts.first(), Some(Value::BulkString(word)) if word == b"slave"),
-        _ => false,
     }
 }
 

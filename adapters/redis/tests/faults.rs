@@ -9,7 +9,7 @@ use common::own::Own;
 use common::*;
 use postrider_conformance::{Harness, async_trait};
 use postrider_contract::{
-    Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Spec, Verdict, names,
+    Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Sharing, Spec, Verdict, names,
 };
 use tokio::time::{Instant, sleep};
 
@@ -444,6 +444,49 @@ async fn replicas_are_waited_for() {
     let url = format!("redis://127.0.0.1:{},127.0.0.1:{}", replica.port, own.port);
     let broker = connect(&url, "b").await;
     publish(&broker, &topic, ["y".into()]).await;
+}
+
+/// Each server has channels of its own. Nothing is cut here, so that nobody is told of the failover.
+#[tokio::test]
+async fn pub_sub_stays_with_the_primary() {
+    let (first, second) = (Own::start(&[]), Own::start(&[]));
+    second.tell(&format!("REPLICAOF 127.0.0.1 {}", first.port)).await;
+    let url = format!(
+        "redis+pubsub://127.0.0.1:{},127.0.0.1:{}",
+        second.port, first.port
+    );
+    let (broker, publisher) = (connect(&url, "a").await, connect(&url, "p").await);
+    let topic = unique("primary");
+    let everyone = Spec {
+        sharing: Sharing::Broadcast,
+        dead_letter: None,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, everyone).await;
+    let published = async |text: &'static str| {
+        let outgoing = Outgoing::to_topic(topic.clone(), Message::new(text));
+        publisher
+            .publish(vec![outgoing])
+            .await
+            .remove(0)
+            .unwrap()
+            .received
+    };
+    assert!(published("before").await);
+    assert_eq!(texts(&open.receive(1).await), ["before"]);
+    second.tell("REPLICAOF NO ONE").await;
+    first.tell(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
+    let until = Instant::now() + SOON;
+    loop {
+        let subscribed = second.tell(&format!("PUBSUB NUMSUB {topic}")).await;
+        if matches!(&subscribed, redis::Value::Array(parts) if parts[1] == redis::Value::Int(1)) {
+            break;
+        }
+        assert!(Instant::now() < until, "nobody subscribes there: {subscribed:?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(published("after").await);
+    assert_eq!(texts(&open.receive(1).await), ["after"]);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::failure::{Failure, from_server, not_yet, unavailable};
 use crate::link::Shared;
+use crate::link::primary::demoted;
 use crate::publish::prepare::{Job, Known, Later, Prepared};
 use crate::publish::{Answer, Publisher, copies_missing, unconfirmed};
 
@@ -28,6 +29,8 @@ struct Sent {
     jobs: Vec<Job>,
     commands: Pipeline,
     outcome: Result<Vec<Value>, Failure>,
+    /// It was a replica that answered, which keeps to itself what goes to channels.
+    by_replica: bool,
 }
 
 /// A batch on its way.
@@ -162,6 +165,7 @@ impl<'a, I: Iterator<Item = (usize, Outgoing)>> Batch<'a, I> {
             jobs,
             commands,
             outcome,
+            by_replica,
         } = sent;
         let replies = match outcome {
             Ok(replies) => replies,
@@ -184,6 +188,11 @@ impl<'a, I: Iterator<Item = (usize, Outgoing)>> Batch<'a, I> {
                     job.command = command.clone();
                     self.again.push(job);
                 }
+                _ if by_replica && job.to_channel => {
+                    self.why = Some(demoted());
+                    job.command = command.clone();
+                    self.again.push(job);
+                }
                 reply => self.answers[job.index] = Some(answer(&job, reply, copies.as_ref())),
             }
         }
@@ -200,11 +209,20 @@ impl Publisher {
             let wait = commands.cmd("WAIT").arg(self.settings.wait_replicas);
             wait.arg(REPLICAS.as_millis() as u64);
         }
+        // A primary that has become a replica refuses nothing for its channels. So it is asked, behind all the others.
+        let asked = self.link.has_choice() && jobs.iter().any(|job| job.to_channel);
+        if asked {
+            commands.cmd("ROLE");
+        }
+        let generation = on.generation;
         let outcome = self.link.pipeline_on(on, &commands, deadline).await;
+        let role = outcome.as_ref().ok().and_then(|replies| replies.last());
+        let by_replica = asked && role.is_some_and(|role| self.link.has_left(generation, role));
         Sent {
             jobs,
             commands,
             outcome,
+            by_replica,
         }
     }
 }

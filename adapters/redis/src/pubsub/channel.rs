@@ -56,8 +56,8 @@ impl Channel {
     }
 
     async fn session(&self, failures: &mut u32) -> Error {
-        let mut pub_sub = match self.link.pub_sub().await {
-            Ok(pub_sub) => pub_sub,
+        let (mut pub_sub, host) = match self.link.pub_sub().await {
+            Ok(made) => made,
             Err(error) => return error,
         };
         match timeout(COMMAND, pub_sub.subscribe(&*self.topic)).await {
@@ -83,6 +83,10 @@ impl Channel {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Failure::of(&error).error,
                     Err(_) => return Failure::silent(PING).error,
+                }
+                // After a failover the others publish elsewhere.
+                if let Err(error) = self.link.still_at(host).await {
+                    return error;
                 }
             }
         };

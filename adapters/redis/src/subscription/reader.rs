@@ -79,7 +79,7 @@ impl Reader {
         if let Some(lease) = &self.source.leader {
             lease.begin();
         }
-        let Dedicated { connection, id } = tokio::select! {
+        let Dedicated { connection, id, .. } = tokio::select! {
             made = self.link.dedicated(false) => made?,
             () = self.stop.cancelled() => return Ok(()),
             () = self.closing.cancelled() => return Ok(()),

@@ -1,0 +1,76 @@
+//! Of several hosts, the one that takes writes. Each server has its own channels, so whoever subscribes must be where the
+//! others publish; and a primary that becomes a replica goes on taking what is published, and keeps it to itself.
+
+use postrider_contract::Error;
+use redis::Value;
+use redis::aio::PubSub;
+use tokio::time::{Instant, timeout};
+
+use crate::failure::unavailable;
+use crate::link::{COMMAND, Link};
+
+impl Link {
+    /// Whether there is a choice. A single host is taken as it is.
+    pub(crate) fn has_choice(&self) -> bool {
+        self.settings.hosts.len() > 1
+    }
+
+    /// A connection for subscribing to channels, and to which host: the one that commands go to.
+    pub(crate) async fn pub_sub(&self) -> Result<(PubSub, usize), Error> {
+        let within = self.settings.connect_timeout;
+        let at = if self.has_choice() {
+            self.shared(Instant::now() + within).await?.host
+        } else {
+            0
+        };
+        let (host, port) = &self.settings.hosts[at];
+        let client = self.client(host, *port, true)?;
+        match timeout(within, client.get_async_pubsub()).await {
+            Ok(Ok(pub_sub)) => Ok((pub_sub, at)),
+            Ok(Err(error)) => Err(self.refused(host, *port, &error)),
+            Err(_) => Err(unavailable(format!("Redis at {host}:{port} does not answer"))),
+        }
+    }
+
+    /// An error where commands do not go to this host any more, or it takes no writes.
+    pub(crate) async fn still_at(&self, host: usize) -> Result<(), Error> {
+        if !self.has_choice() {
+            return Ok(());
+        }
+        let until = Instant::now() + COMMAND;
+        let shared = self.shared(until).await?;
+        if shared.host != host {
+            return Err(unavailable("another Redis is the primary now"));
+        }
+        let generation = shared.generation;
+        let mut ask = redis::pipe();
+        ask.cmd("ROLE");
+        let answers = self.pipeline_on(shared, &ask, until).await;
+        match answers.map_err(|failure| failure.error)?.first() {
+            Some(role) if self.has_left(generation, role) => Err(demoted()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Leaves this connection if its server answers `ROLE` like a replica.
+    pub(crate) fn has_left(&self, generation: u64, role: &Value) -> bool {
+        let left = is_replica(role);
+        if left {
+            self.lost(generation);
+        }
+        left
+    }
+}
+
+/// What a replica has taken for its channels is as good as not sent.
+pub(crate) fn demoted() -> Error {
+    unavailable("this Redis has become a replica: another is the primary now")
+}
+
+/// Whether this answers `ROLE` on a replica.
+pub(super) fn is_replica(role: &Value) -> bool {
+    match role {
+        Value::Array(parts) => matches!(parts.first(), Some(Value::BulkString(word)) if word == b"slave"),
+        _ => false,
+    }
+}
