@@ -128,14 +128,17 @@ pub(crate) struct Verdict {
     pub(crate) unexpected: usize,
     /// First effects of a key that came before one of an earlier message.
     pub(crate) disorder: usize,
+    /// Given up, although it would have succeeded: an attempt was counted that no handler made.
+    pub(crate) wronged: BTreeSet<u64>,
 }
 
 impl Verdict {
-    /// Judges; `lane` tells the key of an id whose order is kept.
+    /// Judges; `lane` tells the key of an id whose order is kept, `is_doomed` which ids are to be given up.
     pub(crate) fn of(
         evidence: &Evidence,
         excused: Option<Excused>,
         lane: impl Fn(u64) -> Option<u64>,
+        is_doomed: impl Fn(u64) -> bool,
     ) -> Self {
         let is_excused = |id: &u64| {
             let sent = evidence.sent.get(id).copied().unwrap_or_default();
@@ -161,6 +164,12 @@ impl Verdict {
                 .filter(|id| !evidence.sent.contains_key(id))
                 .count(),
             disorder: disorder(evidence, lane),
+            wronged: evidence
+                .dead
+                .iter()
+                .copied()
+                .filter(|&id| !is_doomed(id))
+                .collect(),
         }
     }
 }
@@ -202,7 +211,7 @@ mod tests {
     fn judge(publisher: &[Line], consumers: &[Vec<Line>], dead: &[u64], excused: Option<Excused>) -> Verdict {
         let dead = dead.iter().copied().collect();
         let evidence = Evidence::gather(publisher, consumers.iter().map(Vec::as_slice), &dead);
-        Verdict::of(&evidence, excused, |_| Some(0))
+        Verdict::of(&evidence, excused, |_| Some(0), |id| id == 3)
     }
 
     #[test]
@@ -211,6 +220,14 @@ mod tests {
         let verdict = judge(&sent(0..4), &[effects], &[3], None);
         assert_eq!(verdict.lost, BTreeSet::from([1]));
         assert_eq!((verdict.handled, verdict.dead, verdict.confirmed), (2, 1, 4));
+        assert!(verdict.wronged.is_empty());
+    }
+
+    #[test]
+    fn what_would_have_succeeded_is_no_dead_letter() {
+        let effects = vec![line(50, What::Effect(0)), line(51, What::Effect(1))];
+        let verdict = judge(&sent(0..4), &[effects], &[2, 3], None);
+        assert_eq!((verdict.wronged, verdict.lost.len()), (BTreeSet::from([2]), 0));
     }
 
     #[test]

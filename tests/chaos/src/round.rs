@@ -21,6 +21,7 @@ use crate::process::{Process, last_lines};
 use crate::proxy::Proxy;
 use crate::publishing::{ordered_lane, topics_ids};
 use crate::system::System;
+use crate::work::Fate;
 
 /// How many consumers share the work.
 const CONSUMERS: usize = 3;
@@ -306,8 +307,9 @@ impl Stage {
             let evidence = self.evidence()?;
             let missing = evidence.missing().len();
             if missing == 0 {
-                // For what is delivered twice.
+                // For what is delivered twice, or given up though it was handled.
                 sleep(Duration::from_millis(500)).await;
+                self.dead = inspector.dead().await?;
                 return Ok(());
             }
             let depth = inspector.depth().await?;
@@ -361,7 +363,8 @@ impl Stage {
             // A connection that was lost may be found out, and made again, later than the fault ended.
             to: back.map_or(Micros::MAX, |at| at.max(evidence.last_told) + ON_THE_WAY / 2),
         });
-        let verdict = Verdict::of(&evidence, excused, |id| ordered_lane(self.plan.system, id));
+        let lane = |id| ordered_lane(self.plan.system, id);
+        let verdict = Verdict::of(&evidence, excused, lane, |id| Fate::of(id).is_doomed());
         let mut failures = self.failures;
         failures.extend(
             evidence
@@ -372,6 +375,14 @@ impl Stage {
         if !verdict.lost.is_empty() {
             let some: Vec<String> = verdict.lost.iter().take(10).map(u64::to_string).collect();
             failures.push(format!("lost {}: {}", verdict.lost.len(), some.join(" ")));
+        }
+        if !verdict.wronged.is_empty() {
+            let some: Vec<String> = verdict.wronged.iter().take(10).map(u64::to_string).collect();
+            let count = verdict.wronged.len();
+            failures.push(format!(
+                "{count} given up that would have succeeded: {}",
+                some.join(" ")
+            ));
         }
         if verdict.unexpected > 0 {
             failures.push(format!("{} handled that were never sent", verdict.unexpected));

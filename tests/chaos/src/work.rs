@@ -60,6 +60,11 @@ impl Fate {
         }
     }
 
+    /// Whether it is to end as a dead letter.
+    pub(crate) fn is_doomed(self) -> bool {
+        self.permanent || self.fails >= ATTEMPTS
+    }
+
     async fn attempt(self, id: u64, attempt: u32, journal: &Journal) -> Result<(), HandlerError> {
         journal.begun(id, attempt)?;
         tokio::time::sleep(Duration::from_millis(self.millis)).await;
