@@ -127,4 +127,15 @@ async fn log_lines_carry_topic_group_message_id_and_attempt() {
         }
     }
     app.stop().await;
+
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let publisher = Publisher::connect(&url).await.unwrap();
+    for topic in ["log.nowhere", "log.nowhere", "log.elsewhere"] {
+        publisher.topic(topic).send_bytes("x").await.unwrap();
+    }
+    let lines = log.lines("nobody receives this topic");
+    assert!(
+        lines.len() == 2 && lines[0].contains("log.nowhere") && lines[1].contains("log.elsewhere"),
+        "once for each: {lines:#?}"
+    );
 }

@@ -1,6 +1,7 @@
 //! What is published: counted by topic.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub(crate) struct TopicMeter {
     topic: Arc<str>,
     sent: Counter,
     unreceived: Counter,
+    /// It was logged that nobody receives it.
+    is_told: AtomicBool,
     exports: bool,
 }
 
@@ -101,6 +104,7 @@ impl TopicMeter {
             topic,
             sent,
             unreceived,
+            is_told: AtomicBool::new(false),
             exports,
         }
     }
@@ -117,6 +121,9 @@ impl TopicMeter {
                 self.sent.increment(1);
                 if !receipt.received {
                     self.unreceived.increment(1);
+                    if self.exports && !self.is_told.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(topic = %self.topic, "nobody receives this topic: what is sent to it is gone");
+                    }
                 }
             }
             Err(error) => self.failed(error.kind()),

@@ -7,6 +7,7 @@ mod render;
 mod routes;
 mod server;
 
+use std::env::VarError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::contract::{Error, ErrorKind};
@@ -30,12 +31,21 @@ impl Settings {
     /// # Errors
     /// The address is none.
     pub(crate) fn from_env() -> Result<Self, Error> {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let address = set(ADDRESS).map(|text| parse(text.trim())).transpose()?;
-        Ok(Self {
-            address,
-            token: set(TOKEN).map(|token| token.trim().to_owned()),
-        })
+        let address = read(ADDRESS)?.map(|text| parse(&text)).transpose()?;
+        let token = read(TOKEN)?;
+        Ok(Self { address, token })
+    }
+}
+
+/// A variable, unless it is empty.
+fn read(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => {
+            let text = format!("the value of {name} is not UTF-8");
+            Err(Error::new(ErrorKind::Config, text))
+        }
     }
 }
 

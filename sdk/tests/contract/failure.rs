@@ -209,6 +209,38 @@ async fn an_answer_to_an_address_of_garbage_is_given_up(target: Target) {
     running.shutdown().await.unwrap();
 }
 
+#[listener(
+    topic = "contract.oversize",
+    max_size = "16B",
+    retry(attempts = 3, backoff = "50ms")
+)]
+async fn narrow(_: Bytes, State(seen): State<Seen>) {
+    seen.add("handled");
+}
+
+async fn what_is_over_the_listener_s_limit_is_given_up_whole(target: Target) {
+    let seen = Seen::default();
+    let running = target.start(&seen, listeners![narrow]).await;
+    let publisher = running.publisher();
+    let large = b"\xff seventeen bytes".to_vec();
+    for payload in [large.clone(), b"sixteen bytes ok".to_vec()] {
+        publisher
+            .topic("contract.oversize")
+            .send_bytes(payload)
+            .await
+            .unwrap();
+    }
+    status(&running, |status| {
+        status.counts.handled == 1 && status.counts.dead_lettered == 1
+    })
+    .await;
+    assert_eq!(seen.all(), ["handled"]);
+    let (letter, payload) = &dead(&running, "narrow").await[0];
+    assert_eq!((letter.reason.as_str(), letter.attempts), ("too_large", 1));
+    assert_eq!(*payload, large);
+    running.shutdown().await.unwrap();
+}
+
 /// More often than a message may be delivered without a verdict.
 const RELEASES: usize = 30;
 
@@ -421,6 +453,7 @@ on_every_broker! {
     a_failure_is_tried_again_later_and_blocks_nothing
     what_cannot_be_handled_is_dead_lettered_with_its_reason
     an_answer_to_an_address_of_garbage_is_given_up
+    what_is_over_the_listener_s_limit_is_given_up_whole
     what_is_released_often_is_handled_at_last
     manual_handlers_settle_once
     a_spoofed_attempt_is_not_believed
