@@ -387,3 +387,35 @@ async fn what_is_released_again_and_again_keeps_nobody_busy() {
     );
     app.stop().await;
 }
+
+#[derive(Message, Serialize)]
+#[message(topic = "order.archived")]
+struct Archived {
+    text: String,
+}
+
+#[listener(topic = "order.awaited", publish = "order.archived")]
+async fn archives(size: Json<usize>) -> Archived {
+    Archived {
+        text: "x".repeat(size.0),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_was_not_published_and_its_attempt_failed() {
+    let app = TestApp::start(|app| app.listen(listeners![archives])).await;
+    for size in ["1", "2000000", "2"] {
+        let message = postrider::contract::Message::new(size).with_header("message-id", size);
+        app.deliver_to("order.awaited", message).await;
+    }
+    let ended = app.attempts("archives");
+    let mut told: Vec<String> = ended.iter().map(|attempt| attempt.ended.to_string()).collect();
+    told.sort();
+    assert_eq!(&told[..2], ["handled", "handled"]);
+    assert!(
+        told.len() == 3 && told[2].starts_with("permanent: what it publishes is refused: "),
+        "{told:?}"
+    );
+    assert_eq!(app.published_to("order.archived").len(), 2);
+    app.stop().await;
+}

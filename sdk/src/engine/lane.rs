@@ -11,7 +11,7 @@ use tracing::Instrument;
 use super::Work;
 use super::queue::{Kept, Queue};
 use super::settles::Verdicts;
-use crate::contract::{Delivery, Error, Token, Verdict, names};
+use crate::contract::{Delivery, Error, Outgoing, Token, Verdict, names};
 use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
@@ -305,6 +305,12 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
     if let Some(tap) = work.scope.publisher.tap() {
         tap.ended(&work.scope.listener, delivery, attempt, outcome);
     }
+    learn(work, delivery, attempt, outcome)
+}
+
+#[expect(clippy::inline_always, reason = "once for each message")]
+#[inline(always)]
+fn learn(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
     if let Some(breaker) = &work.breaker
         && let Some(change) = breaker.note(outcome)
     {
@@ -330,9 +336,23 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
 
 /// The broker refuses for good what a handler publishes. Its attempt is counted already.
 #[cold]
-pub(super) fn refused(work: &Work, mut delivery: Delivery, attempt: u32, error: &Error) {
+pub(super) fn refused(
+    work: &Work,
+    mut delivery: Delivery,
+    attempt: u32,
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(unused_variables, reason = "tests look at it")
+    )]
+    emit: &[Outgoing],
+    error: &Error,
+) {
     let outcome = publisher::refused(error);
-    note(work, &delivery, attempt, &outcome);
+    #[cfg(feature = "testing")]
+    if let Some(tap) = work.scope.publisher.tap() {
+        tap.refused(&work.scope.listener, &delivery, attempt, emit, &outcome);
+    }
+    learn(work, &delivery, attempt, &outcome);
     match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
         Decision::Hold(hold) => keep(work, &work.queues[work.queue_of(&delivery)], delivery, hold),

@@ -336,7 +336,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
                             (Some((delivery, attempt)), Verdict::Ack { emit })
                                 if is_hopeless(&error, emit) =>
                             {
-                                refused(work, delivery, attempt, &error);
+                                refused(work, delivery, attempt, emit, &error);
                             }
                             (emitting, _) => {
                                 failed_emitting.extend(emitting);

@@ -104,6 +104,35 @@ impl Tap {
         self.attempted(listener, delivery, attempt, ended);
     }
 
+    /// The broker refuses what a handler published that had come to an end: it was never sent, and the attempt has failed.
+    pub(crate) fn refused(
+        &self,
+        listener: &str,
+        delivery: &Delivery,
+        attempt: u32,
+        emit: &[Outgoing],
+        outcome: &Outcome,
+    ) {
+        let mut seen = self.seen();
+        let id = delivery.message.headers.get_str(names::MESSAGE_ID);
+        let ended = seen.attempts.iter().rposition(|known| {
+            known.listener == listener
+                && known.attempt == attempt
+                && known.message_id == id.unwrap_or_default()
+        });
+        ended.map(|place| seen.attempts.remove(place));
+        for Outgoing { to, message, .. } in emit {
+            // Its id and time came later.
+            let sent = seen.published.iter().rposition(|(topic, known, _)| {
+                let same = (&known.key, &known.payload) == (&message.key, &message.payload);
+                same && matches!(to, Address::Topic(to) if **to == **topic)
+            });
+            sent.map(|place| seen.published.remove(place));
+        }
+        drop(seen);
+        self.ended(listener, delivery, attempt, outcome);
+    }
+
     /// A message that was handled before.
     pub(crate) fn duplicate(&self, listener: &str, delivery: &Delivery, attempt: u32) {
         self.attempted(listener, delivery, attempt, Ended::Duplicate);
