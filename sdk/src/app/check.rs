@@ -377,17 +377,38 @@ mod tests {
     )]
     async fn stubborn(_: Bytes) {}
 
-    fn holding_for(limit: Duration, listener: Registration) -> Vec<String> {
+    /// What is wrong with a listener on the embedded broker with other abilities.
+    fn wrong_with(listener: Registration, change: impl Fn(&mut Capabilities)) -> Vec<String> {
         let (planned, _) = planned_with(vec![listener]);
         let client = crate::contract::Client {
             application: "check".into(),
             instance: "1".into(),
         };
         let mut can = postrider_memory::isolated(client).capabilities().clone();
-        can.max_hold = Some(limit);
+        change(&mut can);
         let mut wrong = Vec::new();
         mismatches(&planned[0], &can, &mut wrong);
         wrong
+    }
+
+    fn holding_for(limit: Duration, listener: Registration) -> Vec<String> {
+        wrong_with(listener, |can| can.max_hold = Some(limit))
+    }
+
+    #[listener(topic = "check.order", delivery = at_least_once)]
+    async fn sure(_: Bytes) {}
+
+    #[test]
+    fn who_asks_for_at_least_once_is_not_put_off_with_less() {
+        let listener = || crate::listeners![sure].remove(0);
+        assert!(wrong_with(listener(), |_| ()).is_empty());
+        let wrong = wrong_with(listener(), |can| {
+            can.guarantee = Guarantee::AtMostOnce("nobody keeps it".into());
+        });
+        assert_eq!(
+            wrong,
+            ["`delivery = at_least_once` cannot be kept: nobody keeps it"]
+        );
     }
 
     #[test]
