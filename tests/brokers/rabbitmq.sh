@@ -31,6 +31,7 @@ port_mapper() {
 
 broker_prepare() {
   mkdir -p "$(dir)/data"
+  printf '%s\n' "$epmd_port" >"$(dir)/epmd_port"
   printf '[].\n' >"$(dir)/plugins"
   sed "s|^load_definitions = .*|load_definitions = $brokers_dir/rabbitmq/definitions.json|" \
     "$brokers_dir/rabbitmq/rabbitmq.conf" >"$(dir)/rabbitmq.conf"
@@ -85,6 +86,9 @@ broker_answers() {
   hear "$port" "$request" $'\x01\x05\x0a\x29' $'\xce'
 }
 
+# The port mapper that the node had, also where whoever stops it does not know its ports.
 broker_stopped() {
+  local epmd_port=$epmd_port
+  [[ ! -f $(dir)/epmd_port ]] || epmd_port=$(cat "$(dir)/epmd_port")
   port_mapper -kill || true
 }
