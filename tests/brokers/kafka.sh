@@ -36,12 +36,16 @@ broker_install() {
   [[ -d $kafka_jars ]] && return
   ensure_packages mvn=maven
   say "fetching Apache Kafka $kafka_version"
-  mkdir -p "$cache"
-  local fresh output
-  fresh=$(mktemp -d "$cache/kafka.XXXXXX")
+  # Under this name until it is whole; what was left unfinished earlier is not used.
+  partial=$kafka_jars.part
+  trap 'rm -rf "$partial"' EXIT
+  rm -rf "$partial"
+  local output
   output=$(mvn --quiet --batch-mode -f "$brokers_dir/pom.xml" dependency:copy-dependencies \
-    -DoutputDirectory="$fresh" 2>&1 </dev/null) || fail "Maven could not fetch it:"$'\n'"$output"
-  mv -T "$fresh" "$kafka_jars"
+    -DoutputDirectory="$partial" 2>&1 </dev/null) ||
+    fail "Maven could not fetch it:"$'\n'"$output"$'\n'"Try again, name a mirror of Maven Central in ~/.m2/settings.xml," \
+      "or take the brokers from containers (POSTRIDER_BROKERS=docker)."
+  mv -T "$partial" "$kafka_jars"
 }
 
 broker_ports() {

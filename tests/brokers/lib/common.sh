@@ -17,6 +17,16 @@ fail() {
   exit 1
 }
 
+# Installations wait for each other, also those of other checkouts.
+lock_installation() {
+  mkdir -p "$cache"
+  exec 9>"$cache/install.lock"
+  flock --nonblock 9 || {
+    say "waiting for another installation"
+    flock 9
+  }
+}
+
 # Polls a condition until it holds: `eventually <seconds> <command…>`.
 eventually() {
   local deadline=$((SECONDS + $1))

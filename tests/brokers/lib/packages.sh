@@ -22,9 +22,11 @@ ensure_packages() {
   apt_get install --yes --no-install-recommends "${missing[@]}"
 }
 
-# Waits for whoever holds the package lock; shows its output only when it fails.
+# Waits for whoever holds the package lock; shows its output only when it fails. A service that a package starts must not
+# keep our own lock (9).
 apt_get() {
   local output
-  output=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@" 2>&1 </dev/null) ||
-    fail "apt-get $* failed:"$'\n'"$output"
+  output=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@" 2>&1 </dev/null 9>&-) ||
+    fail "apt-get $* failed:"$'\n'"$output"$'\n'"Try again, name another mirror in /etc/apt/sources.list, or install" \
+      "${missing[*]} by hand; brokers come from containers too (POSTRIDER_BROKERS=docker)."
 }
