@@ -53,7 +53,7 @@ broker_ports() {
 }
 
 broker_prepare() {
-  [[ -d $kafka_jars ]] || fail "is not installed: ctl install kafka"
+  [[ -d $kafka_jars ]] || fail "is not installed: POSTRIDER_BROKERS=native tests/brokers/ctl install kafka"
   cat >"$(dir)/server.properties" <<EOF
 process.roles=broker,controller
 node.id=1
