@@ -14,9 +14,12 @@ use postrider::prelude::*;
 pub struct Work {
     /// Which.
     pub id: u32,
-    /// How long it takes, in milliseconds.
+    /// How long it takes, in milliseconds; [`DEADLY`] ends the process.
     pub millis: u64,
 }
+
+/// What no process survives.
+pub const DEADLY: u64 = u64::MAX;
 
 /// Where effects are written to: a line each, by one write, so that whoever reads sees whole ones.
 #[derive(Clone)]
@@ -44,6 +47,9 @@ impl Effects {
 #[listener(topic = "interop.load", concurrency = 8, prefetch = 64)]
 pub async fn work(work: Work, State(effects): State<Effects>) -> Result<(), HandlerError> {
     effects.add("begin", work.id)?;
+    if work.millis == DEADLY {
+        std::process::abort();
+    }
     tokio::time::sleep(Duration::from_millis(work.millis)).await;
     effects.add("end", work.id)?;
     Ok(())

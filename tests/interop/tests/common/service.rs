@@ -29,13 +29,14 @@ impl Service {
         }
     }
 
+    pub(crate) fn app(&self, listeners: Vec<Registration>) -> App {
+        let app = App::new(&self.url).unwrap().name(&self.name);
+        app.state(Effects::new(&self.effects)).listen(listeners)
+    }
+
     /// Declares the group, so that it sees what is published from now on.
     pub(crate) async fn declare(&self, listeners: Vec<Registration>) {
-        let app = App::new(&self.url)
-            .unwrap()
-            .name(&self.name)
-            .state(Effects::new(&self.effects));
-        let running = app.listen(listeners).start().await.unwrap();
+        let running = self.app(listeners).start().await.unwrap();
         running.ready().await.unwrap();
         running.shutdown().await.unwrap();
     }
@@ -83,6 +84,10 @@ impl Process {
     /// The process's number.
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
     }
 
     pub(crate) fn signal(&self, signal: &str) {
