@@ -35,8 +35,8 @@
 //!
 //! A *lane* is a partition. Messages are settled in any order: what is committed is the offset below which everything is
 //! done, and what is done above it rides in the commit's metadata, so that a restart repeats as little as possible. The
-//! same metadata counts how often the first unsettled message was started without a verdict, and tells how many are being
-//! handled.
+//! same metadata counts how often the first unsettled message was started without a verdict, tells how many are being
+//! handled, and by its id which topic the offset belongs to: one that is deleted and made again is read from its beginning.
 //!
 //! The *inbox* of a group is the topic `<topic>.<group>.retry`. It is not subscribed to: each of its partitions goes with one
 //! of the topic's to whoever is assigned that one. Each message carries its due time; a third of the partitions is for
@@ -74,6 +74,7 @@ mod broker;
 mod dead_letters;
 mod failure;
 mod group;
+mod incarnation;
 mod inspector;
 mod lock;
 mod naming;

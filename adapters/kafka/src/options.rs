@@ -170,7 +170,17 @@ impl Settings {
         config
     }
 
-    /// For members of a group, and for reading or writing its positions from outside.
+    /// For members of a group.
+    pub(crate) fn member(&self, group: &str) -> ClientConfig {
+        let mut config = self.consumer(group);
+        // A few lines every ten seconds: one of them tells a topic's id, see `incarnation.rs`.
+        config
+            .set("debug", "metadata")
+            .set_log_level(RDKafkaLogLevel::Debug);
+        config
+    }
+
+    /// For reading or writing a group's positions from outside.
     pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.asking();
         config

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 
+use crate::incarnation::Incarnation;
+
 /// Kafka's default for `offset.metadata.max.bytes`; a commit above it is refused.
 const LONGEST: usize = 4096;
 /// Begins our metadata, so that another program's is not misread.
@@ -19,6 +21,8 @@ pub(crate) struct Progress {
     pub(crate) held: u32,
     /// The assignment is in use. Still so when the next one begins: it ended without a goodbye.
     pub(crate) open: bool,
+    /// Which topic of this name the offset belongs to.
+    pub(crate) incarnation: Option<Incarnation>,
     /// What is done above the committed offset.
     pub(crate) ahead: Vec<Range<i64>>,
 }
@@ -28,6 +32,9 @@ impl Progress {
     pub(crate) fn encode(&self, position: i64) -> String {
         let (begun, open) = (u8::from(self.begun), u8::from(self.open));
         let mut text = format!("{MARK} {} {begun} {open} {}", self.starts, self.held);
+        if let Some(incarnation) = &self.incarnation {
+            let _ = write!(text, " {}", incarnation.word());
+        }
         let mut last = position;
         for range in &self.ahead {
             let before = text.len();
@@ -57,6 +64,11 @@ impl Progress {
         let open = words.next()? == "1";
         let held = words.next()?.parse().ok()?;
         let mut last = position;
+        let mut words = words.peekable();
+        let incarnation = words.peek().copied().and_then(Incarnation::read);
+        if incarnation.is_some() {
+            words.next();
+        }
         let mut ahead = Vec::new();
         for word in words {
             let (gap, length) = word.split_once('+')?;
@@ -69,6 +81,7 @@ impl Progress {
             begun,
             held,
             open,
+            incarnation,
             ahead,
         })
     }
@@ -127,6 +140,7 @@ mod tests {
                     begun: *begun,
                     held: *held,
                     open: *open,
+                    incarnation: Incarnation::new("a_b", "c/d+e").filter(|_| held % 2 == 0),
                     ahead: ahead.collect(),
                 };
                 assert_eq!(Progress::decode(&progress.encode(position), position), progress);
@@ -137,7 +151,7 @@ mod tests {
     /// Whatever another program commits: what is read of it lies ahead, in order and apart, and reads back.
     #[test]
     fn any_metadata_is_sound() {
-        const WORDS: [&str; 16] = [
+        const WORDS: [&str; 18] = [
             MARK,
             " ",
             " ",
@@ -153,6 +167,8 @@ mod tests {
             "1+1",
             "0+1",
             "x",
+            ":",
+            "c:1+1",
             "\0",
         ];
         bolero::check!()

@@ -57,6 +57,11 @@ impl<T> Tracker<T> {
         self.already.clear();
     }
 
+    /// What was settled above the position in an earlier assignment is not known after all.
+    pub(crate) fn forget_already(&mut self) {
+        self.already.clear();
+    }
+
     /// Takes in an offset that is not behind, with what is to be kept until it is settled.
     pub(crate) fn receive(&mut self, offset: i64, kept: T) -> Received {
         self.next = Some(offset + 1);

@@ -10,6 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use super::commit::{Which, commit};
 use super::lane::FirstDelivery;
 use super::member::Member;
+use super::renewal::{check, rewind};
 use super::routes::Route;
 use super::state::{Awaited, Shared, State};
 use crate::failure::failure;
@@ -64,6 +65,7 @@ impl Fetcher {
     pub(crate) fn run(&mut self) {
         while let Some(wait) = self.prepare() {
             self.fill(wait);
+            check(&self.shared, &self.consumer);
             self.mark_assignment();
             if !self.batch.is_empty() {
                 self.deliver();
@@ -75,6 +77,11 @@ impl Fetcher {
     fn prepare(&self) -> Option<Duration> {
         let shared = self.shared.clone();
         let mut state = shared.lock();
+        if state.rewinding {
+            drop(state);
+            rewind(&shared, &self.consumer);
+            state = shared.lock();
+        }
         if !state.is_working() {
             return None;
         }

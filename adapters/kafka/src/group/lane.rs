@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use postrider_contract::{Delivery, Message, Origin, Position, Token, return_path};
 
 use super::routes::Route;
+use crate::incarnation::Incarnation;
 use crate::progress::Progress;
 use crate::tracker::Tracker;
 
@@ -89,6 +90,10 @@ pub(crate) struct Lane {
     /// What the broker has confirmed as this group's position.
     pub(crate) committed: Option<i64>,
     pub(crate) first_delivery: FirstDelivery,
+    /// Which topic of its name the position belongs to, once that is known.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// The topic was made anew, and librdkafka has yet to go to its beginning: what comes until then is not wanted.
+    pub(crate) rewinding: bool,
     /// How often the first message was delivered before without a verdict.
     starts: u32,
     /// The offset of that message, once it is here.
@@ -116,6 +121,8 @@ impl Lane {
             dirty: false,
             committed: None,
             first_delivery: FirstDelivery::Plain,
+            incarnation: None,
+            rewinding: false,
             starts: 0,
             suspect: None,
             backlog: VecDeque::new(),
@@ -132,6 +139,7 @@ impl Lane {
         if before.open {
             self.first_delivery = FirstDelivery::ToBeMarked;
         }
+        self.incarnation = before.incarnation;
         self.tracker = Tracker::new(start, before.ahead);
         self.dirty = start.is_some();
         self.committed = start;
@@ -216,6 +224,7 @@ impl Lane {
             },
             held: if leaving { 0 } else { self.given as u32 },
             open: !leaving,
+            incarnation: self.incarnation.clone(),
             ahead: self.tracker.ahead(),
         };
         Some((position, progress))

@@ -46,7 +46,7 @@ impl Life {
             repair: self.repair.clone(),
             generation: self.shared.lock().generation,
         };
-        let config = self.settings.consumer(&self.group);
+        let config = self.settings.member(&self.group);
         let consumer = BaseConsumer::from_config_and_context(&config, member)
             .map_err(|error| failure(&what(), &error))?;
         consumer

@@ -19,6 +19,7 @@ use super::lane::Lane;
 use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
 use crate::failure::{code, kind};
+use crate::incarnation;
 use crate::inspector::names_brokers;
 use crate::observer;
 use crate::options::Settings;
@@ -55,7 +56,14 @@ pub(crate) enum Reach {
 
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        observer::log(level, facility, text);
+        if !matches!(level, RDKafkaLogLevel::Debug) {
+            return observer::log(level, facility, text);
+        }
+        // Asked for to learn this, see `Settings::member`.
+        if let Some((topic, id)) = incarnation::told(text).filter(|_| self.is_current()) {
+            tracing::debug!(target: "postrider::kafka", group = self.group, topic, id, "a topic's id");
+            self.shared.lock().note_id(topic, id);
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -9,6 +9,7 @@ mod life;
 mod loss;
 mod mailbox;
 mod member;
+mod renewal;
 mod routes;
 mod state;
 mod subscription;

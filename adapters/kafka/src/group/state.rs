@@ -1,6 +1,7 @@
 //! What the threads of a group's consumer share: partitions, listeners, and who waits for what.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::SystemTime;
 
@@ -43,6 +44,9 @@ impl Shared {
                 generation: 0,
                 cut_off: false,
                 fresh: false,
+                ids: HashMap::new(),
+                unchecked: false,
+                rewinding: false,
                 awaited: None,
                 work_waits: false,
                 prefetch,
@@ -149,6 +153,12 @@ pub(crate) struct State {
     pub(crate) cut_off: bool,
     /// There is a new assignment, not yet marked as in use.
     pub(crate) fresh: bool,
+    /// Kafka's topics, and the ids that they have.
+    pub(crate) ids: HashMap<String, String>,
+    /// There are ids or positions that have not been compared.
+    pub(crate) unchecked: bool,
+    /// Some lane is to be read from the beginning.
+    pub(crate) rewinding: bool,
     /// What is waited for on [`Shared::flow`], and whether somebody waits on [`Shared::work`]: waking nobody is a system
     /// call too.
     pub(crate) awaited: Option<Awaited>,
@@ -230,6 +240,7 @@ impl State {
             lane.begin(start, before);
             self.dirty |= lane.dirty;
             self.fresh = true;
+            self.unchecked |= self.ids.contains_key(&route.name);
         }
         id
     }
@@ -263,7 +274,7 @@ impl State {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
-        if !lane.delivers() {
+        if !lane.delivers() || lane.rewinding {
             return;
         }
         let due = inbound.not_before.filter(|&due| due > now);
@@ -317,12 +328,7 @@ impl State {
             self.dirty = true;
             return;
         }
-        self.clear(id);
-        if let Some(lane) = self.lanes.get_mut(id) {
-            lane.begin(Some(offset), Progress::default());
-            // No broker has confirmed that.
-            lane.committed = None;
-        }
+        self.begin_anew(id, offset);
     }
 
     /// Puts a waiting item of this size in line.

@@ -6,6 +6,7 @@ use postrider_contract::{Delivery, Message, Token};
 use super::lane::FirstDelivery;
 use super::routes::Route;
 use super::state::{Awaited, LONGEST_SPAN, Shared, State};
+use crate::incarnation::Incarnation;
 use crate::progress::Progress;
 use crate::record::Inbound;
 
@@ -240,6 +241,65 @@ fn what_was_truncated_is_stale() {
     }
     assert_eq!(committed(&state).0, 105);
     assert_eq!(state.lanes[0].given, 0);
+}
+
+fn incarnation(cluster: &str, topic: &str) -> Option<Incarnation> {
+    Incarnation::new(cluster, topic)
+}
+
+/// What a former topic of the name left says nothing of the new one.
+#[test]
+fn a_topic_that_was_made_anew_begins_anew() {
+    let before = Progress {
+        incarnation: incarnation("c", "old"),
+        ahead: vec![101..103, 104..105],
+        starts: 2,
+        ..Progress::default()
+    };
+    let shared = assigned(false, 100, before.clone());
+    let mut state = shared.lock();
+    state.note_id("t", "old");
+    state.check_incarnations("c");
+    accept(&mut state, 100, None);
+    let old = give(&mut state, 9);
+    assert_eq!(offsets(&old), [100]);
+    assert_eq!(committed(&state).1.ahead, before.ahead);
+
+    state.lanes[0].paused = true;
+    state.note_id("t", "new");
+    assert!(state.unchecked);
+    state.check_incarnations("c");
+    assert!(!state.acknowledge(old[0].token));
+    accept(&mut state, 104, None);
+    assert!(
+        give(&mut state, 9).is_empty(),
+        "librdkafka has not turned back yet"
+    );
+    state.lanes[0].rewinding = false;
+    accept(&mut state, 0, None);
+    assert_eq!(offsets(&give(&mut state, 9)), [0]);
+    let (position, progress) = committed(&state);
+    assert_eq!((position, progress.incarnation), (0, incarnation("c", "new")));
+    assert!(progress.ahead.is_empty());
+    assert!(state.lanes[0].paused, "as librdkafka was told");
+}
+
+/// A group's position was carried over to another cluster: it holds about, and what is ahead of it not at all.
+#[test]
+fn a_position_in_a_copy_of_the_topic_is_kept() {
+    let before = Progress {
+        incarnation: incarnation("c", "old"),
+        ahead: vec![101..103, 104..105],
+        ..Progress::default()
+    };
+    let shared = assigned(false, 100, before);
+    let mut state = shared.lock();
+    state.note_id("t", "new");
+    state.check_incarnations("d");
+    (100..105).for_each(|offset| accept(&mut state, offset, None));
+    assert_eq!(offsets(&give(&mut state, 9)), [100, 101, 102, 103, 104]);
+    let (position, progress) = committed(&state);
+    assert_eq!((position, progress.incarnation), (100, incarnation("d", "new")));
 }
 
 #[test]
