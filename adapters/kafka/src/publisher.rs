@@ -29,7 +29,7 @@ const CONFIRM_SLACK: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// Asking for a topic.
 const LEARNING: Duration = Duration::from_secs(5);
-/// How long a refusal of our credentials is believed without asking again.
+/// How long a refusal of our credentials or permissions is believed without asking again.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(3);
 
 /// One record on its way to one topic.
@@ -102,8 +102,8 @@ impl Publisher {
         let batch = Arc::new(Batch::new(parcels.len()));
         let now = SystemTime::now();
         for (index, parcel) in parcels.iter().enumerate() {
-            if let Err(error) = enqueue(&producer, parcel, now, &batch, index, deadline).await {
-                batch.answer(index, Err(error));
+            if let Err(fate) = enqueue(&producer, parcel, now, &batch, index, deadline).await {
+                batch.answer(index, fate);
             }
         }
         let refused = producer.context().refused.notified();
@@ -116,28 +116,26 @@ impl Publisher {
                 let _ = timeout(CONFIRM_SLACK, batch.wait()).await;
             }
         }
-        batch.take()
+        batch.take(|| given_up(&producer))
     }
 
     /// The producer, or a new one where it had a fatal error.
     fn working(&self) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
         let mut held = lock(&self.producer);
-        match &*held {
-            None => Err(closed()),
-            Some(producer) => {
-                if let Some((code, reason)) = producer.client().fatal_error() {
-                    if kind(code) == ErrorKind::Denied {
-                        return Err(coded("publishing", code));
-                    }
-                    tracing::warn!(%code, reason, "the Kafka producer broke, making a new one");
-                    *held = Some(make(&self.settings)?);
-                }
-                match &*held {
-                    Some(producer) => producer.context().allowed().map(|()| producer.clone()),
-                    None => Err(closed()),
-                }
-            }
+        let Some(producer) = &*held else {
+            return Err(closed());
+        };
+        let Some((code, reason)) = producer.client().fatal_error() else {
+            return producer.context().allowed().map(|()| producer.clone());
+        };
+        if kind(code) == ErrorKind::Denied {
+            // Permissions may be mended, and this one will never know.
+            producer.context().refuse(coded("publishing", code))?;
         }
+        tracing::warn!(%code, reason, "the Kafka producer broke, making a new one");
+        let new = make(&self.settings)?;
+        *held = Some(new.clone());
+        Ok(new)
     }
 
     /// Learns that a topic which it found missing was made again.
@@ -175,6 +173,18 @@ fn make(settings: &Settings) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
         .map_err(|error| failure("making the Kafka producer", &error))
 }
 
+/// Why a producer gave up what it had not sent.
+fn given_up(producer: &ThreadedProducer<Confirms>) -> Error {
+    let refused = producer.client().fatal_error().map(|(code, _)| code);
+    match refused.filter(|&code| kind(code) == ErrorKind::Denied) {
+        Some(code) => coded("publishing", code),
+        None => match producer.context().allowed() {
+            Ok(()) => coded("publishing", Code::PurgeQueue),
+            Err(error) => error,
+        },
+    }
+}
+
 /// Hands a record to librdkafka; waits while its queue is full.
 async fn enqueue(
     producer: &ThreadedProducer<Confirms>,
@@ -183,8 +193,9 @@ async fn enqueue(
     batch: &Arc<Batch>,
     index: usize,
     deadline: Instant,
-) -> Result<(), Error> {
-    let sent = outbound(&parcel.message.headers, parcel.not_before, now)?;
+) -> Result<(), Fate> {
+    let sent =
+        outbound(&parcel.message.headers, parcel.not_before, now).map_err(|error| Fate::Known(Err(error)))?;
     let confirm = Box::new(Confirm {
         batch: batch.clone(),
         index,
@@ -207,15 +218,26 @@ async fn enqueue(
             }
         };
         if code(&refused) != Some(Code::QueueFull) || Instant::now() >= deadline {
-            return Err(failure("publishing", &refused));
+            return Err(match code(&refused) {
+                Some(Code::Fatal) => Fate::GivenUp,
+                _ => Fate::Known(Err(failure("publishing", &refused))),
+            });
         }
         sleep_until(Instant::now() + FULL_QUEUE_PAUSE).await;
     }
 }
 
+/// What became of a record.
+#[derive(Debug, Clone)]
+enum Fate {
+    Known(Result<(), Error>),
+    /// The producer gave up before it was sent, and knows why.
+    GivenUp,
+}
+
 /// Answers for a batch, as they come in.
 struct Batch {
-    answers: Mutex<Vec<Option<Result<(), Error>>>>,
+    answers: Mutex<Vec<Option<Fate>>>,
     left: AtomicUsize,
     done: Notify,
 }
@@ -229,9 +251,9 @@ impl Batch {
         }
     }
 
-    fn answer(&self, index: usize, answer: Result<(), Error>) {
+    fn answer(&self, index: usize, fate: Fate) {
         if let Some(place) = lock(&self.answers).get_mut(index) {
-            *place = Some(answer);
+            *place = Some(fate);
         }
         if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.done.notify_one();
@@ -244,13 +266,15 @@ impl Batch {
         }
     }
 
-    fn take(&self) -> Vec<Result<(), Error>> {
+    fn take(&self, given_up: impl Fn() -> Error) -> Vec<Result<(), Error>> {
         let answers = std::mem::take(&mut *lock(&self.answers));
         let overdue = || Error::new(ErrorKind::Unconfirmed, "publishing: no confirmation came in time");
-        answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(|| Err(overdue())))
-            .collect()
+        let answer = |fate| match fate {
+            Some(Fate::Known(answer)) => answer,
+            Some(Fate::GivenUp) => Err(given_up()),
+            None => Err(overdue()),
+        };
+        answers.into_iter().map(answer).collect()
     }
 }
 
@@ -276,6 +300,12 @@ impl Confirms {
             _ => Ok(()),
         }
     }
+
+    /// Notes a refusal that is found again and again, the first time.
+    fn refuse(&self, error: Error) -> Result<(), Error> {
+        lock(&self.denied).get_or_insert_with(|| (Instant::now(), error));
+        self.allowed()
+    }
 }
 
 impl ClientContext for Confirms {
@@ -300,23 +330,21 @@ impl ProducerContext for Confirms {
     type DeliveryOpaque = Box<Confirm>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, confirm: Box<Confirm>) {
-        let answer = match result {
+        let fate = match result {
             Ok(_) => {
                 self.down.store(false, Ordering::Relaxed);
-                Ok(())
+                Fate::Known(Ok(()))
             }
-            Err((error, _)) if code(error) == Some(Code::PurgeQueue) => {
-                self.allowed().and_then(|()| Err(failure("publishing", error)))
-            }
+            Err((error, _)) if code(error) == Some(Code::PurgeQueue) => Fate::GivenUp,
             Err((error, _)) => {
                 // Not another one is sent before it is clear that a broker is to be reached.
                 if code(error) == Some(Code::MessageTimedOut) {
                     self.down.store(true, Ordering::Relaxed);
                 }
-                Err(failure("publishing", error))
+                Fate::Known(Err(failure("publishing", error)))
             }
         };
-        confirm.batch.answer(confirm.index, answer);
+        confirm.batch.answer(confirm.index, fate);
     }
 }
 

@@ -3,10 +3,12 @@
 mod support;
 
 use std::ops::{Deref, DerefMut};
+use std::time::Instant;
 
+use postrider_contract::{ErrorKind, Outgoing};
 use postrider_own_broker::Load;
 use support::own::OwnBroker;
-use support::{client, spec, unique};
+use support::{PATIENCE, client, message, spec, unique};
 
 const REFUSED: &str = "Topic authorization failed";
 
@@ -86,4 +88,53 @@ async fn refused_reading_ends_the_subscription_alone() {
     rules.goes_on(100).await;
     rules.allow_again("Read");
     rules.nothing_is_lost().await;
+}
+
+/// Who may write nothing at all is refused a producer id, too, which librdkafka never asks for again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_producer_id_is_asked_for_again() {
+    let own = OwnBroker::with_acls();
+    let acls = |arguments: &[&str]| own.cli(&[&["acls"], arguments].concat());
+    // The cluster's own principal is the clients', and where there is one rule, what no rule allows is forbidden.
+    for resource in [&["--cluster"][..], &["--topic", "*"]] {
+        let all = ["--add", "--allow-principal", "User:*", "--operation", "All"];
+        acls(&[&all[..], resource].concat());
+    }
+    let refusals = [
+        &["--operation", "IdempotentWrite", "--cluster"][..],
+        &["--operation", "Write", "--topic", "*"],
+    ];
+    let everybody = ["--deny-principal", "User:ANONYMOUS"];
+    for refusal in refusals {
+        acls(&[&["--add"][..], &everybody, refusal].concat());
+    }
+    let broker = postrider_kafka::connect(&own.url_with("&publish_timeout=5s"), client("refused"))
+        .await
+        .unwrap();
+    let topic = unique("refused");
+    let publish = async || {
+        let outgoing = Outgoing::to_topic(topic.as_str(), message("x"));
+        broker.publish(vec![outgoing]).await.remove(0)
+    };
+    // Longer than a refusal is believed.
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE / 6 {
+        let error = publish().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(
+            error.to_string().contains("Cluster authorization failed"),
+            "{error}"
+        );
+        tokio::time::sleep(PATIENCE / 100).await;
+    }
+    for refusal in refusals {
+        acls(&[&["--remove", "--force"][..], &everybody, refusal].concat());
+    }
+    let begun = Instant::now();
+    while let Err(error) = publish().await {
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(begun.elapsed() < PATIENCE, "{error}");
+        tokio::time::sleep(PATIENCE / 100).await;
+    }
+    broker.close(PATIENCE).await.unwrap();
 }
