@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use self::delay::Straggler;
 use self::life::Life;
 use self::routes::Routes;
-use self::state::Shared;
+use self::state::{Phase, Shared};
 use self::subscription::{Inlet, Outlet};
 use crate::inspector::Inspector;
 use crate::options::Settings;
@@ -112,6 +112,11 @@ impl Group {
         let mut left = self.left.clone();
         // An error: its thread is gone.
         let _ = left.wait_for(|left| *left).await;
+    }
+
+    /// Whether its last commit is behind it, and only the leaving left to do.
+    pub(crate) fn has_committed(&self) -> bool {
+        matches!(self.shared.lock().phase, Phase::Closed)
     }
 
     /// Sends retries again, unchanged, that are due long after the thousands that came behind them: the position they keep
