@@ -147,6 +147,48 @@ async fn a_deleted_topic_makes_stale_and_is_made_again() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// Where topics are somebody else's to make, a retry topic that is deleted stays so: the listener is degraded, and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_settled_is_committed_though_the_retry_topic_is_gone() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let topic = unique("half");
+    let broker = connect(&own, "").await;
+    let spec = spec(&topic, "g");
+    let mut listener = open(&broker, spec.clone()).await;
+    broker
+        .plan(std::slice::from_ref(&spec), Topology::Verify)
+        .await
+        .unwrap();
+    let (host, port) = own.url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .create()
+        .unwrap();
+    let retries = format!("{topic}.g.retry");
+    let deleted = admin
+        .delete_topics(&[retries.as_str()], &AdminOptions::new())
+        .await;
+    deleted.unwrap().remove(0).unwrap();
+    listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    publish(&broker, &topic, &["1"]).await;
+    assert_eq!(listener.drain(1, PATIENCE).await.len(), 1);
+    let begun = Instant::now();
+    loop {
+        let status = broker
+            .status(std::slice::from_ref(&spec))
+            .await
+            .unwrap()
+            .remove(0);
+        if status.waiting == Some(0) {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn publishing_goes_on_after_its_topic_was_deleted() {
     let _turn = TURNS.acquire().await;

@@ -34,7 +34,7 @@ impl Watch {
         }
     }
 
-    /// Whether a broker answers again and commits make sense. Takes its time where not.
+    /// Whether a broker answers again and commits make sense. Takes its time where not all is well.
     pub(crate) fn recovered(&mut self, shared: &Shared, consumer: &Arc<BaseConsumer<Member>>) -> bool {
         match consumer.context().reach(consumer) {
             Reach::All => {
@@ -48,6 +48,11 @@ impl Watch {
                 drop(state);
                 pause(shared, ANSWER);
                 return false;
+            }
+            // A topic is gone, perhaps for good. What is settled of the other is committed.
+            Reach::Brokers => {
+                self.since = None;
+                return pause(shared, PROBE);
             }
             Reach::Broker => self.since = None,
             // The broker was away, or is: only where somebody else reaches it, it is us.

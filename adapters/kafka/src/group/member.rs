@@ -48,7 +48,9 @@ pub(crate) struct Member {
 pub(crate) enum Reach {
     /// A broker answers, and names brokers and all topics of the group.
     All,
-    /// A broker answers.
+    /// A broker answers, and names brokers; not all topics are there.
+    Brokers,
+    /// A broker answers, and names none.
     Broker,
     /// No broker answers.
     Nothing,
@@ -94,10 +96,9 @@ impl Member {
         for topic in self.routes.names() {
             match consumer.fetch_metadata(Some(topic), LOOK) {
                 Err(_) => return Reach::Nothing,
-                Ok(answer)
-                    if names_brokers(&answer)
-                        && answer.topics().iter().all(|topic| topic.error().is_none()) => {}
-                Ok(_) => reach = Reach::Broker,
+                Ok(answer) if !names_brokers(&answer) => return Reach::Broker,
+                Ok(answer) if answer.topics().iter().all(|topic| topic.error().is_none()) => {}
+                Ok(_) => reach = Reach::Brokers,
             }
         }
         reach
