@@ -65,7 +65,7 @@ pub(crate) enum FirstDelivery {
     Plain,
     /// The assignment before ended without a goodbye: it is marked as begun before it is delivered.
     ToBeMarked,
-    /// So it was marked.
+    /// So it was marked, and is about to come.
     Marked,
 }
 
@@ -197,6 +197,8 @@ impl Lane {
     /// An offset was received for the first time.
     pub(crate) fn note_received(&mut self, offset: i64) {
         self.suspect.get_or_insert(offset);
+        // From here on the message itself tells whether it is begun.
+        self.first_delivery = FirstDelivery::Plain;
     }
 
     /// An offset was settled.

@@ -186,6 +186,25 @@ fn starts_without_a_verdict_are_counted() {
     assert!(!goodbye.open);
 }
 
+/// What came first was begun and settled before the process ended: nothing is held against what comes next.
+#[test]
+fn a_settled_first_message_is_no_start_of_the_next() {
+    let before = Progress {
+        open: true,
+        ..Progress::default()
+    };
+    let shared = assigned(false, 0, before);
+    let mut state = shared.lock();
+    state.lanes[0].first_delivery = FirstDelivery::Marked;
+    assert!(committed(&state).1.begun, "it is on its way");
+    accept(&mut state, 0, None);
+    let given = give(&mut state, 9);
+    assert!(committed(&state).1.begun);
+    assert!(state.acknowledge(given[0].token));
+    let (position, progress) = committed(&state);
+    assert_eq!((position, progress.starts_so_far()), (1, 0));
+}
+
 /// An idle partition whose consumer is killed now and then has nothing to count.
 #[test]
 fn idle_lives_are_not_starts() {
