@@ -92,6 +92,7 @@ impl State {
             }
             lane.note_settled(straggler.offset);
             self.dirty = true;
+            self.next_of_backlog(straggler.lane);
         }
     }
 }

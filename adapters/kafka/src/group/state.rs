@@ -390,7 +390,7 @@ impl State {
         true
     }
 
-    fn next_of_backlog(&mut self, id: usize) {
+    pub(super) fn next_of_backlog(&mut self, id: usize) {
         while let Some(lane) = self.lanes.get_mut(id) {
             let first = lane.tracker.first().map(|(first, _)| first);
             match lane.backlog.front() {

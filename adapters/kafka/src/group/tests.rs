@@ -143,6 +143,25 @@ fn a_straggler_is_overtaken() {
     assert!(give(&mut state, 9).is_empty());
 }
 
+/// A suspect that is due in a day keeps those behind it waiting no longer than until it is sent again.
+#[test]
+fn what_waits_behind_a_suspect_that_is_overtaken_goes_on() {
+    let before = Progress {
+        starts: 3,
+        ..Progress::default()
+    };
+    let shared = assigned(true, 0, before);
+    let mut state = shared.lock();
+    accept(&mut state, 0, Some(86_400));
+    for offset in 1..=LONGEST_SPAN as i64 / 2 {
+        accept(&mut state, offset, None);
+    }
+    assert!(give(&mut state, 9).is_empty());
+    let stragglers = state.stragglers();
+    state.overtake(&stragglers[0]);
+    assert_eq!(offsets(&give(&mut state, 2)), [1, 2]);
+}
+
 /// The process ends while the first message is handled, again and again.
 #[test]
 fn starts_without_a_verdict_are_counted() {
