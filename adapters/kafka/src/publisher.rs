@@ -87,7 +87,8 @@ impl Publisher {
         let mut held = lock(&self.producer);
         if held.is_some() {
             tracing::debug!(target: "postrider::kafka", "the producer reached no broker and was made anew");
-            *held = Some(make(&self.settings)?);
+            let old = held.replace(make(&self.settings)?);
+            old.into_iter().for_each(retire);
         }
         Ok(())
     }
@@ -116,7 +117,9 @@ impl Publisher {
                 let _ = timeout(CONFIRM_SLACK, batch.wait()).await;
             }
         }
-        batch.take(|| given_up(&producer))
+        let answers = batch.take(|| given_up(&producer));
+        retire(producer);
+        answers
     }
 
     /// The producer, or a new one where it had a fatal error.
@@ -134,7 +137,7 @@ impl Publisher {
         }
         tracing::warn!(%code, reason, "the Kafka producer broke, making a new one");
         let new = make(&self.settings)?;
-        *held = Some(new.clone());
+        held.replace(new.clone()).into_iter().for_each(retire);
         Ok(new)
     }
 
@@ -171,6 +174,17 @@ fn make(settings: &Settings) -> Result<Arc<ThreadedProducer<Confirms>>, Error> {
     let made = ThreadedProducer::from_config_and_context(&settings.producer(), Confirms::default());
     made.map(Arc::new)
         .map_err(|error| failure("making the Kafka producer", &error))
+}
+
+/// Lets go of a producer. The last to do so waits until its threads have ended: not on a thread that others need.
+fn retire(producer: Arc<ThreadedProducer<Confirms>>) {
+    let Some(last) = Arc::into_inner(producer) else {
+        return;
+    };
+    let ending = std::thread::Builder::new().name("kafka farewell".to_owned());
+    if let Err(error) = ending.spawn(move || drop(last)) {
+        tracing::warn!(%error, "no thread could be started to end a Kafka producer");
+    }
 }
 
 /// Why a producer gave up what it had not sent.
@@ -350,4 +364,29 @@ impl ProducerContext for Confirms {
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "this connection to Kafka was closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use postrider_contract::Client;
+
+    use super::*;
+
+    /// Ending one takes its thread a twentieth of a second and more.
+    #[tokio::test]
+    async fn another_producer_holds_nobody_up() {
+        let client = Client {
+            application: "a".into(),
+            instance: "i".into(),
+        };
+        let url = "kafka://127.0.0.1:1".parse().unwrap();
+        let publisher = Publisher::new(Settings::read(&url, client).unwrap()).unwrap();
+        let begun = Instant::now();
+        for _ in 0..20 {
+            publisher.renew().unwrap();
+        }
+        let took = begun.elapsed();
+        println!("{took:?}");
+        assert!(took < Duration::from_millis(800), "{took:?}");
+    }
 }
