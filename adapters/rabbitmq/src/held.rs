@@ -25,6 +25,11 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Whether nothing is unsettled.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.again.is_empty()
+    }
+
     /// It was handed to the runtime.
     pub(crate) fn add(&mut self, delivery: &Delivery) {
         self.out.insert(tag(delivery.token), delivery.clone());

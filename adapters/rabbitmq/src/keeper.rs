@@ -8,7 +8,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::fault;
 use crate::line::{answer, open_channel};
@@ -23,6 +23,10 @@ use crate::unrouted;
 const ASSURE: Duration = Duration::from_secs(10);
 /// A channel that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
+
+/// How long is waited for a moment in which nothing is unsettled, and how often it is looked for.
+const CALM: Duration = Duration::from_secs(30);
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// What the keeper tells the receiver.
 #[allow(clippy::large_enum_variant, reason = "there are few of them")]
@@ -135,6 +139,10 @@ async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<End>, epoch: u32) -> O
 
 /// Takes a subscription out of quarantine once its connection has proved sound: a consumer with the full prefetch takes
 /// over on the same channel, so nothing is delivered twice. Never ends.
+///
+/// Where order is kept that will not do: cancelled, the first consumer would hand the queue over to another instance, which
+/// would be given what follows before what is unsettled here. So the channel is closed when the quarantine is over, at a
+/// moment when nothing is; the receiver finds that, and another one is opened.
 fn lift<'a>(
     subscribed: &'a Subscribed,
     flow: &Flow,
@@ -142,7 +150,13 @@ fn lift<'a>(
 ) -> impl Future<Output = ()> + use<'a> {
     let (alone, channel, queue) = (flow.alone, flow.channel.clone(), flow.queue.clone());
     async move {
-        if alone {
+        if alone && subscribed.is_ordered() {
+            while subscribed.shared.quarantine.is_on() {
+                sleep(quarantine::SOUND).await;
+            }
+            let _ = timeout(CALM, settled(subscribed)).await;
+            let _ = answer(&channel, channel.close(200, "OK".into())).await;
+        } else if alone {
             sleep(quarantine::SOUND).await;
             let more = async {
                 answer(
@@ -160,6 +174,19 @@ fn lift<'a>(
         // The channel must not be kept open from here.
         drop(channel);
         std::future::pending::<()>().await;
+    }
+}
+
+/// Waits until nothing is unsettled, and the broker knows.
+async fn settled(subscribed: &Subscribed) {
+    loop {
+        if subscribed.is_settled() {
+            subscribed.written().await;
+            if subscribed.is_settled() {
+                return;
+            }
+        }
+        sleep(GLANCE).await;
     }
 }
 

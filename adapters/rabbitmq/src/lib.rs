@@ -54,7 +54,7 @@
 //!   the target `lapin::returned_messages`: set that target to `error` where topics without receivers are usual.
 //! - **Hostile producers.** A name or property that is not UTF-8 ends the client library's connection. The adapter goes on
 //!   with one connection for each listener, so that only the listener of that message is held up, for about half a
-//!   minute, until the broker gives the message up. Header values nested some hundred levels deep overflow the stack of
+//!   minute, until the broker gives the message up. An `ordered` listener takes one message at a time for a minute then. Header values nested some hundred levels deep overflow the stack of
 //!   the client library's thread, which ends the process (lapin 4.12.3): where strangers can publish, run with
 //!   `RUST_MIN_STACK=268435456`, which is enough for the deepest that fits a frame, also unoptimised. It is address space,
 //!   not memory.

@@ -211,6 +211,13 @@ impl Subscribed {
         current.open.as_mut()?.held.as_mut()?.take_again()
     }
 
+    /// Whether everything that came to an ordered subscription is settled.
+    pub(crate) fn is_settled(&self) -> bool {
+        let current = self.current();
+        let held = current.open.as_ref().and_then(|open| open.held.as_ref());
+        held.is_none_or(Held::is_empty)
+    }
+
     /// Whether a delivery can still be settled.
     pub(crate) fn holds(&self, token: Token) -> bool {
         let current = self.current();

@@ -4,8 +4,12 @@ mod support;
 
 use std::time::Duration;
 
-use postrider_contract::{Order, Verdict};
-use support::{PATIENCE, connect, message, open, publish, spec, unique};
+use postrider_contract::{Event, Order, Verdict};
+use support::{PATIENCE, Sub, connect, message, open, publish, raw, spec, unique, url};
+use tokio::time::{Instant, timeout};
+
+/// Longer than one message is taken at a time after one that could not be parsed.
+const QUARANTINE: Duration = Duration::from_secs(100);
 
 /// What the draining instance holds comes to the next one before anything that follows.
 #[tokio::test]
@@ -44,4 +48,78 @@ async fn the_next_instance_begins_with_what_the_former_held() {
         next.ack(&delivery).await;
     }
     second.close(PATIENCE).await.unwrap();
+}
+
+/// Takes these, in order, before any is acknowledged.
+async fn takes(sub: &mut Sub, numbers: std::ops::Range<u32>) {
+    let mut taken = Vec::new();
+    for n in numbers {
+        let delivery = sub.one().await;
+        assert_eq!(
+            delivery.message,
+            message(&n.to_string()).with_key("k"),
+            "in order"
+        );
+        taken.push(delivery);
+    }
+    for delivery in &taken {
+        sub.ack(delivery).await;
+    }
+}
+
+/// While messages that cannot be parsed are about, one is taken at a time. Nobody else is given what follows meanwhile, nor
+/// when that is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_keeps_the_order() {
+    let (topic, beside) = (unique("quarantine"), unique("beside"));
+    let mut ordered = spec(&topic, "g");
+    ordered.order = Order::ByKey;
+    ordered.in_flight = 4;
+    let (first, second) = (connect().await, connect().await);
+    let mut former = open(&first, ordered.clone()).await;
+    let mut victim = open(&first, spec(&beside, "g")).await;
+    let there = url();
+    tokio::task::spawn_blocking(move || raw::publish(&there, "postrider", &beside, b"\xff\xfe", b"bytes"))
+        .await
+        .unwrap();
+    for sub in [&mut victim, &mut former] {
+        sub.until(|event| matches!(event, Event::Degraded(_))).await;
+    }
+    former.until(|event| matches!(event, Event::Ready)).await;
+    let mut next = open(&second, ordered).await;
+    for n in 0..10 {
+        publish(&second, &topic, message(&n.to_string()).with_key("k")).await;
+    }
+    let held = former.one().await;
+    // Longer than a connection apart needs to prove sound.
+    let long = Duration::from_secs(13);
+    let (one_at_a_time, not_its_turn) = tokio::join!(former.within(long), next.within(long));
+    assert!(one_at_a_time.is_none(), "{one_at_a_time:?}");
+    assert!(not_its_turn.is_none(), "{not_its_turn:?}");
+    former.ack(&held).await;
+    for n in 1..10 {
+        takes(&mut former, n..n + 1).await;
+    }
+
+    // In the end the channel is opened anew. The queue changes hands by that, and nothing is unsettled.
+    let begun = Instant::now();
+    loop {
+        let mut none = Vec::new();
+        let event = timeout(QUARANTINE, former.receiver.next(1, &mut none)).await;
+        assert!(none.is_empty());
+        match event.expect("in time").unwrap() {
+            Event::Degraded(_) => break,
+            other => println!("{other:?}"),
+        }
+    }
+    println!("opened anew after {:?}", begun.elapsed());
+    former.until(|event| matches!(event, Event::Ready)).await;
+    for n in 10..18 {
+        publish(&first, &topic, message(&n.to_string()).with_key("k")).await;
+    }
+    takes(&mut next, 10..14).await;
+    drop(next);
+    second.close(PATIENCE).await.unwrap();
+    takes(&mut former, 14..18).await;
+    first.close(PATIENCE).await.unwrap();
 }
