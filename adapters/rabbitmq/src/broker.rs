@@ -9,7 +9,7 @@ use postrider_contract::{
     Subscription, Topology as Mode,
 };
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::dead_letters::RabbitDeadLetters;
 use crate::fault;
@@ -27,6 +27,11 @@ use crate::topology::Topology;
 
 /// Between two attempts at a plan.
 const PAUSE: Duration = Duration::from_millis(250);
+
+/// A close has so long at least.
+const SHORTEST: Duration = Duration::from_millis(100);
+/// So much of it is for disconnecting, at most.
+const GOODBYE: Duration = Duration::from_millis(500);
 
 /// A connected RabbitMQ broker.
 pub(crate) struct RabbitBroker {
@@ -148,14 +153,17 @@ impl Broker for RabbitBroker {
     }
 
     async fn close(&self, deadline: Duration) -> Result<(), Error> {
-        let _ = timeout(deadline.max(Duration::from_millis(100)), self.shared.written()).await;
+        let deadline = deadline.max(SHORTEST);
+        let _ = timeout(deadline, self.shared.written()).await;
         // Receivers end with this, and with their channels what is unsettled goes back.
         self.shared.closed.send_replace(true);
-        let closing = async {
-            self.shared.publisher.finish(deadline).await;
-            self.shared.disconnect().await;
-        };
-        let _ = timeout(deadline.max(Duration::from_millis(100)), closing).await;
+        // What is still to be confirmed may take all of the time but what it takes to disconnect.
+        let until = Instant::now() + deadline;
+        self.shared
+            .publisher
+            .finish(deadline.saturating_sub(GOODBYE.min(deadline / 4)))
+            .await;
+        let _ = timeout_at(until, self.shared.disconnect()).await;
         Ok(())
     }
 }

@@ -141,7 +141,8 @@ impl Link {
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         let live = self.state.lock().await.live.take();
-        if let Some(live) = live {
+        // Blocked, the client library writes nothing more, not even this; it does when the broker reads again.
+        if let Some(live) = live.filter(|live| !live.connection.status().blocked()) {
             let _ = live.connection.close(200, "OK".into()).await;
         }
     }

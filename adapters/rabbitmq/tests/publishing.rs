@@ -121,6 +121,34 @@ async fn a_blocked_broker_holds_publishes_back_and_not_settlements() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// The broker reads nothing more from a connection that it blocks, so nobody waits for its goodbye.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blocked_connection_is_closed_at_once() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=1s")).await;
+    let sub = open(&broker, spec("t", "g")).await;
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (_, text) = send(&broker, "x").await.unwrap_err();
+        if text.contains("memory or disk") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{text}");
+    }
+    drop(sub);
+    let started = Instant::now();
+    broker.close(PATIENCE).await.unwrap();
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    // The others are told goodbye.
+    let left = own.rabbitmqctl(&["-q", "list_connections", "client_properties"]);
+    assert!(!left.contains("(receive)"), "{left}");
+}
+
 /// A frozen broker: the publish ends in time as unconfirmed, under its id; sent again after the broker is back, it is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_confirm_that_never_comes_is_unconfirmed() {
