@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
@@ -166,9 +167,10 @@ fn lift<'a>(
                 .await?;
                 consume(subscribed, &channel, &queue).await
             };
-            // Where it fails the channel has ended, which the receiver finds.
-            if let Ok(consumer) = more.await {
-                let _ = news.send(News::More(consumer));
+            match more.await {
+                Ok(consumer) => drop(news.send(News::More(consumer))),
+                // No answer: what comes to that consumer later would be nobody's. The receiver finds that the channel ends.
+                Err(_) => drop(channel.close(200, "OK".into()).now_or_never()),
             }
         }
         // The channel must not be kept open from here.

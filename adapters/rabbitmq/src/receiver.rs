@@ -230,10 +230,16 @@ impl RabbitReceiver {
     async fn start_fetching(&mut self) {
         let Some(flow) = &mut self.flow else { return };
         self.former.extend(flow.consumer.take());
-        // Where it cannot be started its channel has ended, which the next look at it finds.
-        flow.consumer = keeper::consume(&self.subscribed, &flow.channel, &flow.queue)
-            .await
-            .ok();
+        match keeper::consume(&self.subscribed, &flow.channel, &flow.queue).await {
+            Ok(consumer) => flow.consumer = Some(consumer),
+            // The next look at it finds that its channel has ended.
+            Err(_) if !flow.channel.status().connected() => {}
+            // No answer: nothing would come by this channel any more, and nobody would tell.
+            Err(error) => {
+                drop(flow.channel.close(200, "OK".into()).now_or_never());
+                self.lost(Some(&error));
+            }
+        }
     }
 }
 
