@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) mark: Mark,
     pub(crate) unroutable: Unroutable,
     pub(crate) message_id: Option<ByteString>,
+    /// About how many bytes it takes in memory.
+    pub(crate) size: usize,
     pub(crate) returned: bool,
 }
 
@@ -44,10 +46,16 @@ impl Flights {
         self.slots.remove(&number)
     }
 
-    /// The places of a batch that have no answer yet, with their message ids.
-    pub(crate) fn unanswered(&self, batch: u64) -> Vec<(usize, Option<ByteString>)> {
+    /// All of them, in the order they were sent.
+    pub(crate) fn into_slots(self) -> impl Iterator<Item = Slot> {
+        self.slots.into_values()
+    }
+
+    /// The places of a batch that have no answer yet, with their message ids and sizes.
+    pub(crate) fn unanswered(&self, batch: u64) -> Vec<(usize, Option<ByteString>, usize)> {
         let own = self.slots.values().filter(|slot| slot.batch == batch);
-        own.map(|slot| (slot.index, slot.message_id.clone())).collect()
+        own.map(|slot| (slot.index, slot.message_id.clone(), slot.size))
+            .collect()
     }
 
     /// Notes that the broker returned a message. Returns come in the order of sending, so of several alike it is the
@@ -82,6 +90,7 @@ mod tests {
             mark,
             unroutable: Unroutable::Told,
             message_id: None,
+            size: 0,
             returned: false,
         }
     }

@@ -93,6 +93,7 @@ mod publish_loop;
 mod publisher;
 mod quarantine;
 mod receiver;
+mod session;
 mod settler;
 mod status;
 mod stream;

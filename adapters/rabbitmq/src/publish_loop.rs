@@ -2,47 +2,29 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::pending;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::poll;
-use futures_util::stream::{BoxStream, FuturesUnordered, StreamExt};
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
-use lapin::{Channel, Confirmation};
-use postrider_contract::{Error, ErrorKind};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::Confirmation;
+use postrider_contract::{ByteString, Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use crate::confirms::{Flights, Slot};
 use crate::fate::{Fate, verdict};
 use crate::fault;
-use crate::line::{answer, open_channel};
-use crate::link::{Link, Live};
-use crate::outgoing::Parcel;
+use crate::link::Link;
 use crate::publisher::{Answer, Batch, Request};
+use crate::session::{Flight, Session, fly, open_session};
 use crate::topology::Topology;
 
-type Flight = Pin<Box<dyn Future<Output = (u64, lapin::Result<Confirmation>)> + Send>>;
-
-/// A channel in confirm mode, and what the broker says about its connection.
-struct Session {
-    live: Live,
-    channel: Channel,
-    events: BoxStream<'static, lapin::Event>,
-}
-
-impl Session {
-    fn works(&self) -> bool {
-        self.channel.status().connected() && self.live.connection.status().connected()
-    }
-
-    /// RabbitMQ reads nothing more from this connection for now: what is held back here never left.
-    fn blocked(&self) -> bool {
-        self.live.connection.status().blocked()
-    }
-}
+/// So many bytes of publishes that nobody waits for any more may be without a confirm. The client library keeps what it
+/// cannot write, and a broker that does not get on with one queue stops reading.
+const MOST_GIVEN_UP: usize = 16 << 20;
+/// What a publish takes beside its payload.
+const BESIDE_PAYLOAD: usize = 1024;
 
 /// A batch whose answers are coming in.
 struct Open {
@@ -65,6 +47,8 @@ pub(crate) struct PublishLoop {
     deadlines: VecDeque<u64>,
     flying: FuturesUnordered<Flight>,
     flights: Flights,
+    /// About how many bytes those of them take that nobody waits for any more.
+    given_up: usize,
     last_error: Option<Error>,
     /// An exchange was found missing.
     was_missing: bool,
@@ -84,6 +68,7 @@ impl PublishLoop {
             deadlines: VecDeque::new(),
             flying: FuturesUnordered::new(),
             flights: Flights::default(),
+            given_up: 0,
             last_error: None,
             was_missing: false,
             finishing: None,
@@ -192,6 +177,7 @@ impl PublishLoop {
                     mark: parcel.mark.clone(),
                     unroutable: parcel.unroutable,
                     message_id: parcel.message_id.clone(),
+                    size: parcel.payload.len() + BESIDE_PAYLOAD,
                     returned: false,
                 };
                 let flight = self.flights.add(slot);
@@ -221,6 +207,9 @@ impl PublishLoop {
             self.drain(&mut later);
             for (flight, fate) in certain {
                 if let Some(slot) = self.flights.remove(flight) {
+                    if !self.open.contains_key(&slot.batch) {
+                        self.given_up = self.given_up.saturating_sub(slot.size);
+                    }
                     self.settle(slot.batch, slot.index, verdict(&slot, fate));
                 }
             }
@@ -301,12 +290,12 @@ impl PublishLoop {
                 "no confirm came within `publish_timeout`: it may or may not be there; send it again under the same id",
             );
             // Each under its own id.
-            for (index, id) in self.flights.unanswered(number) {
-                let error = match id {
-                    Some(id) => error.clone().with_message_id(id),
-                    None => error.clone(),
-                };
-                self.settle(number, index, Err(error));
+            for (index, id, size) in self.flights.unanswered(number) {
+                self.given_up += size;
+                self.settle(number, index, Err(with_id(&error, id)));
+            }
+            if self.given_up > MOST_GIVEN_UP {
+                self.begin_anew();
             }
         } else {
             self.waiting.retain(|waiting| *waiting != number);
@@ -322,6 +311,26 @@ impl PublishLoop {
         }
     }
 
+    /// Gives up a channel whose confirms do not come, with what is in flight on it.
+    fn begin_anew(&mut self) {
+        tracing::warn!(
+            bytes = self.given_up,
+            "RabbitMQ does not confirm what is published, as when a queue has lost its majority: another channel is opened"
+        );
+        if let Some(session) = self.session.take() {
+            drop(session.channel.close(200, "OK".into()).now_or_never());
+        }
+        self.flying.clear();
+        self.given_up = 0;
+        let error = Error::new(
+            ErrorKind::Unconfirmed,
+            "its channel was given up before the confirm came: send it again under the same id",
+        );
+        for slot in std::mem::take(&mut self.flights).into_slots() {
+            self.settle(slot.batch, slot.index, Err(with_id(&error, slot.message_id)));
+        }
+    }
+
     fn answer_all(&mut self, number: u64, error: &Error) {
         let count = self.open.get(&number).map_or(0, |open| open.answers.len());
         for index in 0..count {
@@ -330,50 +339,11 @@ impl PublishLoop {
     }
 }
 
-async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, lapin::Result<Confirmation>) {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        ..BasicPublishOptions::default()
-    };
-    let Parcel {
-        exchange,
-        routing_key,
-        properties,
-        payload,
-        ..
-    } = parcel;
-    // Both were measured when the parcel was made.
-    let (exchange, routing_key) = (
-        ShortString::try_new(&*exchange).unwrap_or_default(),
-        ShortString::try_new(&*routing_key).unwrap_or_default(),
-    );
-    let sent = channel
-        .basic_publish(exchange, routing_key, options, &payload, properties)
-        .await;
-    let result = match sent {
-        Ok(confirm) => confirm.await,
-        Err(error) => Err(error),
-    };
-    (flight, result)
-}
-
-async fn open_session(link: Arc<Link>, topology: Arc<Topology>, was_missing: bool) -> Result<Session, Error> {
-    let live = link.get().await?;
-    let events = live.connection.events_listener().boxed();
-    if let Err(error) = topology.exchange(&live, was_missing).await {
-        // It may be there all the same, only not ours to declare: publishing will tell.
-        tracing::debug!(%error, "the topic exchange could not be declared");
+fn with_id(error: &Error, id: Option<ByteString>) -> Error {
+    match id {
+        Some(id) => error.clone().with_message_id(id),
+        None => error.clone(),
     }
-    let opening = |error: lapin::Error| fault::error("opening a channel to publish on", &error);
-    let channel = open_channel(&live).await.map_err(opening)?;
-    answer(&channel, channel.confirm_select(ConfirmSelectOptions::default()))
-        .await
-        .map_err(opening)?;
-    Ok(Session {
-        live,
-        channel,
-        events,
-    })
 }
 
 async fn connected(

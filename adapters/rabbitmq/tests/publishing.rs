@@ -190,3 +190,37 @@ async fn a_confirm_that_never_comes_is_unconfirmed() {
     assert_eq!(came.message.headers.get_str("message-id"), Some("one"));
     broker.close(PATIENCE).await.unwrap();
 }
+
+/// A queue that has lost its majority: the broker confirms nothing and at last reads nothing. What is published again and
+/// again must not fill the memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_never_confirmed_is_bounded() {
+    const LARGE: usize = 20_000;
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=500ms")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("before")).await;
+    let before = sub.one().await;
+    sub.ack(&before).await;
+    let leader = |verb: &str| own.rabbitmqctl(&["eval", &format!("sys:{verb}('postrider_t.g').")]);
+    leader("suspend");
+    let mut taken = 0;
+    let held_back = loop {
+        assert!(taken < 3_000, "there is no end to what is taken");
+        let large = |n: u32| Message::new(vec![b'x'; LARGE]).with_header("n", n);
+        let batch = (0..100).map(|n| Outgoing::to_topic("t", large(n)));
+        let error = broker.publish(batch.collect()).await.remove(0).unwrap_err();
+        if error.kind() != ErrorKind::Unconfirmed {
+            break error;
+        }
+        taken += 100;
+    };
+    println!("{taken} were taken, then: {held_back}");
+    assert_eq!(held_back.kind(), ErrorKind::Unavailable, "{held_back}");
+    leader("resume");
+    let deadline = Instant::now() + PATIENCE;
+    while send(&broker, "after").await != Ok(true) {
+        assert!(Instant::now() < deadline, "publishing goes on");
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
