@@ -1,6 +1,7 @@
 //! Which deliveries of one channel are unsettled, and how settlements of them reach the broker with few frames.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// What is to be told to the broker, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +17,8 @@ pub(crate) enum Frame {
 pub(crate) struct Window {
     /// The lowest tag that is not settled.
     base: u64,
-    /// Whether `base`, `base + 1`… are settled.
-    settled: VecDeque<bool>,
+    /// What is settled above it, in order and apart: no more of them than deliveries that are not settled.
+    settled: VecDeque<Range<u64>>,
 }
 
 impl Window {
@@ -33,9 +34,11 @@ impl Window {
     /// Acknowledgements are joined only below the lowest unsettled tag, so that none covers a delivery that is not
     /// settled.
     pub(crate) fn frames(&mut self, marked: &[(u64, bool)]) -> Vec<Frame> {
-        while self.settled.front() == Some(&true) {
+        if let Some(first) = self.settled.front()
+            && first.start == self.base
+        {
+            self.base = first.end;
             self.settled.pop_front();
-            self.base += 1;
         }
         // First, so that no acknowledgement of many reaches over them.
         let back = marked.iter().filter(|(_, ack)| !ack);
@@ -60,13 +63,26 @@ impl Window {
     /// Marks a tag as settled; false if it was already: a second settlement would be a protocol error that closes the
     /// channel. What is marked must be in the next call for frames.
     pub(crate) fn mark(&mut self, tag: u64) -> bool {
-        let Some(place) = tag.checked_sub(self.base).and_then(|n| usize::try_from(n).ok()) else {
+        // The range before this place may hold the tag, or end before it; the one at it begins behind it.
+        let place = self.settled.partition_point(|range| range.start <= tag);
+        let before = place.checked_sub(1);
+        let begun_before = before.and_then(|before| self.settled.get(before));
+        if tag < self.base || begun_before.is_some_and(|range| tag < range.end) {
             return false;
-        };
-        if place >= self.settled.len() {
-            self.settled.resize(place + 1, false);
         }
-        !std::mem::replace(&mut self.settled[place], true)
+        let before = before.filter(|_| begun_before.is_some_and(|range| range.end == tag));
+        let mut end = tag + 1;
+        if let Some(next) = self.settled.get(place)
+            && next.start == end
+        {
+            end = next.end;
+            self.settled.remove(place);
+        }
+        match before.and_then(|before| self.settled.get_mut(before)) {
+            Some(range) => range.end = end,
+            None => self.settled.insert(place, tag..end),
+        }
+        true
     }
 }
 
@@ -93,6 +109,19 @@ mod tests {
         assert_eq!(settle(&mut window, &[(4, true)]), [ack(4, false)]);
         let frames = settle(&mut window, &[(7, true), (6, false)]);
         assert_eq!(frames, [Frame::Requeue { tag: 6 }, ack(7, false)]);
+    }
+
+    /// One delivery may take as long as the broker lets it, and millions go by.
+    #[test]
+    fn one_unsettled_delivery_costs_no_memory() {
+        let mut window = Window::new();
+        for tag in 2..100_000 {
+            assert_eq!(settle(&mut window, &[(tag, true)]), [ack(tag, false)]);
+        }
+        assert_eq!(window.settled.len(), 1);
+        assert_eq!(settle(&mut window, &[(1, true)]), [ack(1, false)]);
+        assert!(window.settled.is_empty());
+        assert_eq!(settle(&mut window, &[(100_000, true)]), [ack(100_000, false)]);
     }
 
     #[test]
