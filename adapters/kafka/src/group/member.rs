@@ -78,6 +78,9 @@ impl ConsumerContext for Member {
         match event {
             // One that was given up leaves, and has nothing left to say.
             _ if !self.is_current() => self.give_back(consumer, &self.routes.with_retries(list)),
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS if !self.shared.lock().is_open() => {
+                self.assigned_while_leaving(consumer, list);
+            }
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assigned(consumer, list),
             _ => self.revoked(consumer, list),
         }
@@ -154,19 +157,30 @@ impl Member {
             state.joined = true;
             state.recover();
         }
-        let done = if cooperative(consumer) {
-            consumer.incremental_assign(&assignment)
-        } else {
-            consumer.assign(&assignment)
-        };
-        if let Err(error) = done {
-            tracing::warn!(group = self.group, %error, "taking over partitions failed; the group rebalances");
-        }
+        self.assign(consumer, &assignment);
         // A partition that comes back was perhaps paused when it went.
         if assignment.count() > 0 {
             let _ = consumer.resume(&assignment);
         }
         tracing::debug!(group = self.group, partitions = ?list, "assigned");
+    }
+
+    /// Others left just before, and their partitions came here: librdkafka gives them back by itself. Nothing may be asked for:
+    /// while it closes it waits for an answer until time is up, and says goodbye only then.
+    fn assigned_while_leaving(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        tracing::debug!(group = self.group, partitions = ?list, "assigned while it leaves");
+        self.assign(consumer, list);
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let done = if cooperative(consumer) {
+            consumer.incremental_assign(list)
+        } else {
+            consumer.assign(list)
+        };
+        if let Err(error) = done {
+            tracing::warn!(group = self.group, %error, "taking over partitions failed; the group rebalances");
+        }
     }
 
     /// Where each partition begins, with what the last assignment left.
