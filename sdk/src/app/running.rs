@@ -308,6 +308,7 @@ fn launch(
         middleware: shared.middleware.clone(),
         limiter: settings.rate.and_then(engine::limiter),
         breaker: settings.breaker.map(Breaker::new),
+        alone: Arc::default(),
         dedup: settings.dedup.and_then(|dedup| {
             let store = shared.stores.of(&spec.listener)?.clone();
             Some(Dedup::new(store, spec.topic().clone(), spec.group.clone(), dedup))

@@ -1,5 +1,6 @@
 //! A lane: one line of work. Takes deliveries, runs the pipeline around the handler, and leaves verdicts.
 
+mod alone;
 mod once;
 
 use std::collections::VecDeque;
@@ -16,7 +17,7 @@ use crate::listener::{
     AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
 };
 use crate::meter::{Stopwatch, What};
-use crate::middleware::{Decision, Hold, Next, caught, guarded};
+use crate::middleware::{Admission, Decision, Hold, Next, caught, guarded};
 use crate::publisher;
 use crate::trace;
 
@@ -78,11 +79,18 @@ impl Lane<'_> {
         };
         let attempt = self.queue.start(&delivery);
         let cx = Context::renewed(place, delivery, attempt, &work.scope);
-        let mut refused = match work.policy.admit(&cx.delivery) {
-            Err(error) => Some(Outcome::Failed(error)),
-            Ok(()) if work.limiter.is_some() && !self.wait_for_rate().await => Some(Outcome::Release),
-            Ok(()) => None,
+        let (mut refused, _alone) = match work.policy.admit(&cx.delivery) {
+            Ok(Admission::Free) => (None, None),
+            Ok(Admission::Alone) if self.goes_behind(cx) => return,
+            Ok(Admission::Alone) => {
+                let alone = Box::pin(self.alone()).await;
+                (alone.is_none().then_some(Outcome::Release), alone)
+            }
+            Err(error) => (Some(Outcome::Failed(error)), None),
         };
+        if refused.is_none() && work.limiter.is_some() && !self.wait_for_rate().await {
+            refused = Some(Outcome::Release);
+        }
         let mut claim = None;
         if refused.is_none()
             && let Some(dedup) = &work.dedup
@@ -255,7 +263,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         match work
             .policy
             .admit(&cx.delivery)
-            .and_then(|()| caught(|| <L::Items as FromBatch>::Item::from_payload(&cx)))
+            .and_then(|_| caught(|| <L::Items as FromBatch>::Item::from_payload(&cx)))
         {
             Ok(item) => {
                 contexts.push(cx);

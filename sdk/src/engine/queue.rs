@@ -84,6 +84,18 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// Adds one that was taken and not started behind all others; false where order or the end forbids that.
+    pub(crate) fn push_last(&self, delivery: &Delivery) -> bool {
+        let mut inner = self.lock();
+        if self.ordered || inner.closed {
+            return false;
+        }
+        inner.ready.push_back(delivery.clone());
+        drop(inner);
+        self.changed.notify_waiters();
+        true
+    }
+
     /// Starts a delivery: says which attempt that is.
     #[inline]
     pub(crate) fn start(&self, delivery: &Delivery) -> u32 {

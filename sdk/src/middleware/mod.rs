@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub(crate) use breaker::{Breaker, Change};
 pub(crate) use dedup::{Claim, Dedup, Look, PATIENCE, silent};
 pub(crate) use guard::{caught, guarded};
-pub(crate) use retry::{Clock, Decision, Hold, MOST_HOPS, Policy};
+pub(crate) use retry::{Admission, Clock, Decision, Hold, MOST_HOPS, Policy};
 
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};

@@ -20,6 +20,17 @@ const PARKED: Duration = Duration::from_secs(3600);
 /// What is released waits so long: it is not to keep a processor busy.
 const RELEASED: Duration = Duration::from_millis(100);
 
+/// A message that was delivered more often than this without a verdict may be the one that ends the process.
+const SUSPECT: u32 = 5;
+
+/// How a delivery may reach the handler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Free,
+    /// Not beside another such: what it may be the end of is nobody else's then.
+    Alone,
+}
+
 /// How one listener deals with failure.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
@@ -76,17 +87,17 @@ pub(crate) struct Hold {
 impl Policy {
     /// Whether the delivery may reach the handler at all.
     #[inline]
-    pub(crate) fn admit(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+    pub(crate) fn admit(&self, delivery: &Delivery) -> Result<Admission, HandlerError> {
         let redeliveries = delivery.redeliveries.unwrap_or(0);
         let most = self.max_size.unwrap_or(usize::MAX);
-        if redeliveries <= CRASH_LOOP && delivery.message.payload_size() <= most {
-            return Ok(());
+        if redeliveries <= SUSPECT && delivery.message.payload_size() <= most {
+            return Ok(Admission::Free);
         }
-        self.refuse(delivery)
+        self.look_closer(delivery)
     }
 
     #[cold]
-    fn refuse(&self, delivery: &Delivery) -> Result<(), HandlerError> {
+    fn look_closer(&self, delivery: &Delivery) -> Result<Admission, HandlerError> {
         let redeliveries = delivery.redeliveries.unwrap_or(0);
         if redeliveries > CRASH_LOOP {
             let text = format!(
@@ -100,7 +111,7 @@ impl Policy {
                 let text = format!("the payload has {size} bytes, over the limit of {limit}");
                 Err(HandlerError::with_reason(Reason::TooLarge, text))
             }
-            None => Ok(()),
+            None => Ok(Admission::Alone),
         }
     }
 
@@ -387,7 +398,7 @@ mod tests {
     fn crash_loops_and_oversize_are_not_admitted() {
         let mut looping = delivery(Origin::Topic, Message::new("x"));
         looping.redeliveries = Some(CRASH_LOOP);
-        assert!(policy().admit(&looping).is_ok());
+        assert_eq!(policy().admit(&looping).unwrap(), Admission::Alone);
         looping.redeliveries = Some(CRASH_LOOP + 1);
         assert_eq!(policy().admit(&looping).unwrap_err().reason(), Reason::CrashLoop);
         let large = delivery(Origin::Topic, Message::new("01234567890"));

@@ -16,17 +16,21 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
 const MOST_DEATHS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It is given up at last, and what comes later is handled.
+/// It is given up at last, and everything else is handled: also what is fetched and started beside it every time.
 async fn what_ends_every_process_is_given_up(url: String) {
     const OTHERS: u32 = 20;
     let service = Service::new(PROGRAM, url);
     service.declare(listeners![work]).await;
     let publisher = Publisher::connect(&service.url).await.unwrap();
+    let mut load: Vec<Work> = (1..=OTHERS).map(|id| Work { id, millis: 1 }).collect();
     let deadly = Work {
         id: 0,
         millis: DEADLY,
     };
-    publisher.send(&deadly).await.unwrap();
+    load.insert(5, deadly);
+    for answer in publisher.send_all(&load).await {
+        answer.unwrap();
+    }
     let mut letters = service.app(listeners![work]).dead_letters("work").await.unwrap();
     let mut deaths = 0;
     let given_up = loop {
@@ -39,9 +43,6 @@ async fn what_ends_every_process_is_given_up(url: String) {
             }
             let found = letters.list(&Filter::all()).await.unwrap();
             if !found.is_empty() {
-                for id in 1..=OTHERS {
-                    publisher.send(&Work { id, millis: 1 }).await.unwrap();
-                }
                 service.wait("end", OTHERS as usize).await;
                 break found;
             }
@@ -57,6 +58,10 @@ async fn what_ends_every_process_is_given_up(url: String) {
         assert!(deaths <= MOST_DEATHS, "it is never given up");
     };
     println!("given up after {deaths} deaths");
+    let mut handled = service.effects("end");
+    handled.sort_unstable();
+    handled.dedup();
+    assert_eq!(handled, (1..=OTHERS).collect::<Vec<_>>());
     assert!(deaths > 20, "after {deaths} deaths");
     let reasons: Vec<&str> = given_up
         .iter()

@@ -1,0 +1,58 @@
+//! A message that was often delivered without a verdict may be the one that ends the process. It is handled while no other such
+//! message is: then what is handled before it is settled, and counted with it no more.
+
+use std::time::Duration;
+
+use tokio::sync::OwnedMutexGuard;
+
+use super::Lane;
+use crate::contract::Origin;
+use crate::listener::{Context, Outcome};
+
+/// How long the next one waits behind one that was handled: its verdict is with the broker then.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// The right to handle such a message. Others may some time after it was dropped.
+pub(super) struct Alone(Option<OwnedMutexGuard<()>>);
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if let Some(guard) = self.0.take() {
+            tokio::spawn(async move {
+                tokio::time::sleep(SETTLED).await;
+                drop(guard);
+            });
+        }
+    }
+}
+
+impl Lane<'_> {
+    /// Whether it was put behind the others. Chance decides, so that each is sometimes before the one that ends the process,
+    /// whatever their order. Where that is kept, none goes behind.
+    pub(super) fn goes_behind(&self, cx: &Context) -> bool {
+        let of_origin = match cx.delivery.origin {
+            Origin::Topic => 1,
+            Origin::ReturnPath { attempt, .. } => attempt,
+        };
+        // Another attempt is known here alone, and would be forgotten.
+        let goes = cx.attempt == of_origin && fastrand::bool() && self.queue.push_last(&cx.delivery);
+        if let Some(breaker) = self.work.breaker.as_ref().filter(|_| goes) {
+            // It may have been the one that was let through.
+            breaker.note(&Outcome::Release);
+        }
+        goes
+    }
+
+    /// Waits until it may be handled; `None` where the drain came first.
+    pub(super) async fn alone(&mut self) -> Option<Alone> {
+        self.wait();
+        let (work, queue) = (self.work, self.queue);
+        let guard = tokio::select! {
+            biased;
+            () = queue.closed() => None,
+            guard = work.alone.clone().lock_owned() => Some(guard),
+        };
+        self.stopwatch.start();
+        guard.map(|guard| Alone(Some(guard)))
+    }
+}
