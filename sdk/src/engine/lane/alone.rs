@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Lane;
@@ -17,8 +18,9 @@ pub(super) struct Alone(Option<OwnedMutexGuard<()>>);
 
 impl Drop for Alone {
     fn drop(&mut self) {
-        if let Some(guard) = self.0.take() {
-            tokio::spawn(async move {
+        // Without a runtime the app is gone, and nobody waits.
+        if let (Some(guard), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(async move {
                 tokio::time::sleep(SETTLED).await;
                 drop(guard);
             });
