@@ -131,7 +131,8 @@ async fn retry_is_delayed_private_and_counted() {
         delivery = listener.one().await;
         let late = SystemTime::now().duration_since(due).expect("early");
         println!("attempt {attempt}: {late:?} after it was due");
-        assert!(late < Duration::from_millis(250), "{late:?} late");
+        // How late at most on an idle machine, the conformance suite asks.
+        assert!(late < Duration::from_secs(2), "{late:?} late");
         assert_eq!(delivery.origin, Origin::ReturnPath { attempt, replays: 0 });
         assert_eq!(&*delivery.topic, topic);
         assert_eq!(text(&delivery), "x");

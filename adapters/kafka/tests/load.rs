@@ -146,9 +146,15 @@ async fn rebalances_under_out_of_order_settling_lose_nothing() {
     println!("kafka churn: sent {COUNT}, handled {count}, duplicates {twice}, rebalances {rebalances}");
     assert_eq!(count, COUNT as usize);
     // Nothing is committed past what is settled: the depth is 0 only because all was handled.
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let status = first.status(&[spec(&topic, "g")]).await.unwrap().remove(0);
-    println!("{status:?}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = first.status(&[spec(&topic, "g")]).await.unwrap().remove(0);
+        if status.waiting == Some(0) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     first.close(PATIENCE).await.unwrap();
 }
 

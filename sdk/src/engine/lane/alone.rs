@@ -10,8 +10,9 @@ use super::Lane;
 use crate::contract::Origin;
 use crate::listener::{Context, Outcome};
 
-/// How long the next one waits behind one that was handled: its verdict is with the broker then.
-const SETTLED: Duration = Duration::from_millis(50);
+/// How long the next one waits behind one that was handled: its verdict is with the broker then, also where positions are
+/// committed now and then.
+const SETTLED: Duration = Duration::from_millis(250);
 
 /// The right to handle such a message. Others may some time after it was dropped.
 pub(super) struct Alone(Option<OwnedMutexGuard<()>>);
