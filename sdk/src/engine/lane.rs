@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
+use self::alone::Alone;
 use super::Work;
 use super::queue::{Kept, Queue};
 use super::settles::Verdicts;
@@ -35,6 +36,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         verdicts: Verdicts::default(),
         stopwatch: Stopwatch::new(&work.meter),
         attempts: 0,
+        alone: None,
     };
     loop {
         if let Some(breaker) = &work.breaker {
@@ -48,6 +50,9 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         let mut place = None;
         while !lane.chunk.is_empty() {
             lane.handle_first::<L>(&mut place).await;
+            if lane.alone.is_some() {
+                lane.alone = None;
+            }
             if lane.queue.wants_back() {
                 lane.put_back();
             }
@@ -65,6 +70,8 @@ struct Lane<'a> {
     stopwatch: Stopwatch,
     /// Attempts that came to an outcome and are not counted yet.
     attempts: u64,
+    /// Held while a message is handled that may be the end of the process.
+    alone: Option<Alone>,
 }
 
 impl Lane<'_> {
@@ -79,14 +86,11 @@ impl Lane<'_> {
         };
         let attempt = self.queue.start(&delivery);
         let cx = Context::renewed(place, delivery, attempt, &work.scope);
-        let (mut refused, _alone) = match work.policy.admit(&cx.delivery) {
-            Ok(Admission::Free) => (None, None),
+        let mut refused = match work.policy.admit(&cx.delivery) {
+            Ok(Admission::Free) => None,
             Ok(Admission::Alone) if self.goes_behind(cx) => return,
-            Ok(Admission::Alone) => {
-                let alone = Box::pin(self.alone()).await;
-                (alone.is_none().then_some(Outcome::Release), alone)
-            }
-            Err(error) => (Some(Outcome::Failed(error)), None),
+            Ok(Admission::Alone) => Box::pin(self.wait_to_be_alone()).await,
+            Err(error) => Some(Outcome::Failed(error)),
         };
         if refused.is_none() && work.limiter.is_some() && !self.wait_for_rate().await {
             refused = Some(Outcome::Release);

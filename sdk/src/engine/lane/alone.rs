@@ -46,8 +46,8 @@ impl Lane<'_> {
         goes
     }
 
-    /// Waits until it may be handled; `None` where the drain came first.
-    pub(super) async fn alone(&mut self) -> Option<Alone> {
+    /// Waits until it may be handled, or answers what it comes to where the drain came first.
+    pub(super) async fn wait_to_be_alone(&mut self) -> Option<Outcome> {
         self.wait();
         let (work, queue) = (self.work, self.queue);
         let guard = tokio::select! {
@@ -56,6 +56,7 @@ impl Lane<'_> {
             guard = work.alone.clone().lock_owned() => Some(guard),
         };
         self.stopwatch.start();
-        guard.map(|guard| Alone(Some(guard)))
+        self.alone = guard.map(|guard| Alone(Some(guard)));
+        self.alone.is_none().then_some(Outcome::Release)
     }
 }
