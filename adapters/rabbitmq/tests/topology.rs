@@ -215,9 +215,13 @@ async fn a_deleted_exchange_is_declared_and_bound_again() {
     assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("after"));
 }
 
+/// What an instance looks through it has in its hands, and others that look then see nothing of theirs for ten seconds.
+static UNROUTED: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A retry comes due while its group's queue is gone: it waits aside, and comes when the group is declared again.
 #[tokio::test]
 async fn a_retry_outlives_its_queue() {
+    let _alone = UNROUTED.lock().await;
     let topic = unique("outlives");
     let broker = connect().await;
     let wishes = spec(&topic, "g");
@@ -257,6 +261,7 @@ async fn a_retry_outlives_its_queue() {
 #[tokio::test]
 async fn retries_of_several_listeners_outlive_their_queues() {
     const EACH: usize = 20;
+    let _alone = UNROUTED.lock().await;
     let wishes = ["one", "two"].map(|name| spec(&unique(name), "g"));
     let broker = connect().await;
     for wish in &wishes {
