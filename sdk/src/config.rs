@@ -1,6 +1,7 @@
 //! Operational values from the environment and from `postrider.toml`, without a rebuild.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::path::Path;
@@ -373,6 +374,18 @@ fn rate(text: &str) -> Option<Rate> {
 /// A value as the environment would write it.
 fn plain(value: &toml::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// An environment variable without blanks around it, unless nothing is left.
+///
+/// # Errors
+/// It is not UTF-8.
+pub(crate) fn variable(name: &str) -> Result<Option<String>, Error> {
+    match std::env::var(name) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(config(format!("{name} is not UTF-8"))),
+    }
 }
 
 fn config(text: String) -> Error {

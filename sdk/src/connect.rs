@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::config::variable;
 use crate::contract::{Broker, BrokerUrl, Client, Error, ErrorKind};
 
 /// The variable that names the broker.
@@ -99,17 +100,10 @@ fn compiled_in() -> impl Iterator<Item = &'static Adapter> {
 /// # Errors
 /// It is not set, and several networked adapters are compiled in: memory is never chosen silently beside one.
 pub(crate) fn url_from_env() -> Result<String, Error> {
-    match std::env::var(BROKER_URL) {
-        Ok(url) if !url.trim().is_empty() => return Ok(url.trim().to_owned()),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("{BROKER_URL} is not UTF-8"),
-            ));
-        }
-        _ => {}
+    match variable(BROKER_URL)? {
+        Some(url) => Ok(url),
+        None => choose(&compiled_in().collect::<Vec<_>>()),
     }
-    choose(&compiled_in().collect::<Vec<_>>())
 }
 
 fn choose(compiled_in: &[&Adapter]) -> Result<String, Error> {

@@ -45,6 +45,16 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// The attempt that a delivery is by this, from 1.
+    pub const fn attempt(self) -> u32 {
+        match self {
+            Self::Topic => 1,
+            Self::ReturnPath { attempt, .. } => attempt,
+        }
+    }
+}
+
 /// Where a message lies in the broker: partition and offset, or a stream entry's two halves, or a queue's tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Position {

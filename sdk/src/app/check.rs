@@ -281,14 +281,15 @@ fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
     // What waits for the rate is not settled either.
     if let (Some(limit), Some(rate)) = (can.max_hold, settings.rate)
         && let Some(each) = rate.per.checked_div(rate.count)
-        && each.saturating_mul(spec.in_flight) > limit
+        && let held = each.saturating_mul(spec.in_flight)
+        && held > limit
     {
         let most = (limit.as_secs_f64() / each.as_secs_f64()).max(1.0) as u32;
         wrong.push(format!(
             "at its `rate` the last of {} messages would stay unsettled for {}, longer than the {} that {system} allows: \
              set `prefetch` to at most {most}",
             spec.in_flight,
-            humantime::format_duration(each.saturating_mul(spec.in_flight)),
+            humantime::format_duration(held),
             humantime::format_duration(limit)
         ));
     }

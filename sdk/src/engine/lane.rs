@@ -338,8 +338,13 @@ fn learn(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u
     }
 }
 
-fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
+fn finish(work: &Work, queue: &Queue, delivery: Delivery, attempt: u32, outcome: Outcome) {
     work.meter.attempted(note(work, &delivery, attempt, &outcome));
+    carry_out(work, queue, delivery, attempt, outcome);
+}
+
+/// Does what an outcome leads to.
+fn carry_out(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outcome: Outcome) {
     match work.policy.decide(&mut delivery, attempt, outcome) {
         Decision::Settle(what, verdict) => work.settles.push_for(delivery, attempt, what, verdict),
         Decision::Hold(hold) => keep(work, queue, delivery, hold),
@@ -350,7 +355,7 @@ fn finish(work: &Work, queue: &Queue, mut delivery: Delivery, attempt: u32, outc
 #[cold]
 pub(super) fn refused(
     work: &Work,
-    mut delivery: Delivery,
+    delivery: Delivery,
     attempt: u32,
     #[cfg_attr(
         not(feature = "testing"),
@@ -365,10 +370,8 @@ pub(super) fn refused(
         tap.refused(&work.scope.listener, &delivery, attempt, emit, &outcome);
     }
     learn(work, &delivery, attempt, &outcome);
-    match work.policy.decide(&mut delivery, attempt, outcome) {
-        Decision::Settle(what, verdict) => work.settles.push(delivery.token, what, verdict),
-        Decision::Hold(hold) => keep(work, &work.queues[work.queue_of(&delivery)], delivery, hold),
-    }
+    let queue = &work.queues[work.queue_of(&delivery)];
+    carry_out(work, queue, delivery, attempt, outcome);
 }
 
 /// Leaves what was not started to whoever has its lane now, who gets it again.

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::settles::Settles;
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
-use crate::contract::{Bytes, Delivery, Origin, Token};
+use crate::contract::{Bytes, Delivery, Token};
 
 /// What waits for one or more lanes. Where order is kept, it is the queue of one lane alone, and items of a key stay
 /// behind the one that failed.
@@ -104,10 +104,7 @@ impl Queue {
         {
             return attempt;
         }
-        match delivery.origin {
-            Origin::Topic => 1,
-            Origin::ReturnPath { attempt, .. } => attempt,
-        }
+        delivery.origin.attempt()
     }
 
     #[cold]
@@ -358,7 +355,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Message, Position};
+    use crate::contract::{Message, Origin, Position};
 
     fn delivery(seq: u64, key: &'static str) -> Delivery {
         let token = Token {

@@ -7,9 +7,9 @@ mod render;
 mod routes;
 mod server;
 
-use std::env::VarError;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use crate::config::variable;
 use crate::contract::{Error, ErrorKind};
 
 pub(crate) use recorder::install;
@@ -31,21 +31,9 @@ impl Settings {
     /// # Errors
     /// The address is none.
     pub(crate) fn from_env() -> Result<Self, Error> {
-        let address = read(ADDRESS)?.map(|text| parse(&text)).transpose()?;
-        let token = read(TOKEN)?;
+        let address = variable(ADDRESS)?.map(|text| parse(&text)).transpose()?;
+        let token = variable(TOKEN)?;
         Ok(Self { address, token })
-    }
-}
-
-/// A variable, unless it is empty.
-fn read(name: &str) -> Result<Option<String>, Error> {
-    match std::env::var(name) {
-        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(VarError::NotUnicode(_)) => {
-            let text = format!("the value of {name} is not UTF-8");
-            Err(Error::new(ErrorKind::Config, text))
-        }
     }
 }
 

@@ -7,7 +7,6 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Lane;
-use crate::contract::Origin;
 use crate::listener::{Context, Outcome};
 
 /// How long the next one waits behind one that was handled: its verdict is with the broker then, also where positions are
@@ -33,12 +32,9 @@ impl Lane<'_> {
     /// Whether it was put behind the others. Chance decides, so that each is sometimes before the one that ends the process,
     /// whatever their order. Where that is kept, none goes behind.
     pub(super) fn goes_behind(&self, cx: &Context) -> bool {
-        let of_origin = match cx.delivery.origin {
-            Origin::Topic => 1,
-            Origin::ReturnPath { attempt, .. } => attempt,
-        };
         // Another attempt is known here alone, and would be forgotten.
-        let goes = cx.attempt == of_origin && fastrand::bool() && self.queue.push_last(&cx.delivery);
+        let is_known = cx.attempt == cx.delivery.origin.attempt();
+        let goes = is_known && fastrand::bool() && self.queue.push_last(&cx.delivery);
         if let Some(breaker) = self.work.breaker.as_ref().filter(|_| goes) {
             // It may have been the one that was let through.
             breaker.note(&Outcome::Release);
