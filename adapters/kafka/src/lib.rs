@@ -35,8 +35,10 @@
 //!
 //! A *lane* is a partition. Messages are settled in any order: what is committed is the offset below which everything is
 //! done, and what is done above it rides in the commit's metadata, so that a restart repeats as little as possible. The
-//! same metadata counts how often the first unsettled message was started without a verdict, tells how many are being
-//! handled, and by its id which topic the offset belongs to: one that is deleted and made again is read from its beginning.
+//! same metadata counts how often messages were delivered without a verdict, tells how many are being handled, and by its id
+//! which topic the offset belongs to: one that is deleted and made again is read from its beginning. Where the consumer before
+//! ended without a goodbye, the first thousand are delivered only after a commit says so, 64 at a time: a process that ends at
+//! once would leave nothing to count by.
 //!
 //! The *inbox* of a group is the topic `<topic>.<group>.retry`. It is not subscribed to: each of its partitions goes with one
 //! of the topic's to whoever is assigned that one. Each message carries its due time; a third of the partitions is for

@@ -90,12 +90,6 @@ impl<T> Tracker<T> {
         self.entries.get_mut(at)?.kept.as_mut()
     }
 
-    /// What is kept for the lowest unsettled offset.
-    pub(crate) fn first(&self) -> Option<(i64, &T)> {
-        let entry = self.entries.front()?;
-        Some((entry.offset, entry.kept.as_ref()?))
-    }
-
     /// Settles an offset and hands back what was kept; `None` if it was not unsettled.
     pub(crate) fn settle(&mut self, offset: i64) -> Option<T> {
         let at = self.find(offset)?;

@@ -212,8 +212,8 @@ async fn unsettled_goes_to_the_next_instance() {
     let mut listener = open(&next, spec(&topic, "g")).await;
     let got = listener.drain(4, QUIET).await;
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "c"]);
-    assert_eq!(got[0].redeliveries, Some(1));
-    assert_eq!(got[1].redeliveries, Some(0));
+    // Both were delivered before.
+    assert!(got.iter().all(|delivery| delivery.redeliveries == Some(1)));
     next.close(PATIENCE).await.unwrap();
 
     let last = connect().await;

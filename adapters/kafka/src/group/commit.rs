@@ -10,6 +10,7 @@ use rdkafka::error::KafkaResult;
 use rdkafka::topic_partition_list::Offset;
 
 use super::cut_off::Watch;
+use super::lane::Word;
 use super::member::Member;
 use super::state::{Shared, State};
 use crate::failure::{code, coded, kind};
@@ -38,44 +39,63 @@ pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Wh
     }
     let committed = consumer.commit(&list, CommitMode::Sync);
     let mut state = shared.lock();
-    for (id, epoch, position) in taken {
+    for Taken {
+        id,
+        epoch,
+        position,
+        marked,
+    } in taken
+    {
         let Some(lane) = state.lanes.get_mut(id).filter(|lane| lane.epoch == epoch) else {
             continue;
         };
         if committed.is_ok() {
-            lane.committed = Some(position);
+            state.note_committed(id, position, marked);
         } else {
             lane.dirty = true;
             state.dirty = true;
         }
     }
+    shared.wake(&mut state);
     committed
 }
 
-type Taken = Vec<(usize, u32, i64)>;
+/// What is committed of a lane.
+struct Taken {
+    id: usize,
+    epoch: u32,
+    position: i64,
+    /// Everything below is told to be delivered.
+    marked: Option<i64>,
+}
 
-fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionList, Taken)> {
+fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionList, Vec<Taken>)> {
     let mut list = TopicPartitionList::new();
-    let mut taken = Taken::new();
+    let mut taken = Vec::new();
     for (id, lane) in state.lanes.iter_mut().enumerate() {
-        let (wanted, leaving) = match which {
-            Which::Dirty => (lane.dirty, false),
-            Which::Leaving(lanes) => (lanes.contains(&id), true),
-            Which::AllLeaving => (true, true),
+        let (wanted, word) = match which {
+            Which::Dirty => (lane.dirty, Word::Interim),
+            Which::Leaving(lanes) => (lanes.contains(&id), Word::Handover),
+            Which::AllLeaving => (true, Word::Farewell),
         };
         if !wanted || !lane.is_assigned() {
             continue;
         }
-        if let Some((position, progress)) = lane.progress(leaving) {
+        if let Some((position, progress)) = lane.progress(word) {
             let mut element = list.add_partition(&lane.route.name, lane.partition);
             element.set_offset(Offset::Offset(position))?;
             element.set_metadata(progress.encode(position));
-            taken.push((id, lane.epoch, position));
+            taken.push(Taken {
+                id,
+                epoch: lane.epoch,
+                position,
+                marked: lane.marks.map(|marks| marks.wanted),
+            });
         }
         lane.dirty = false;
     }
     if matches!(which, Which::Dirty) {
-        state.dirty = false;
+        (state.dirty, state.hurry) = (false, false);
     }
     Ok((list, taken))
 }
@@ -89,7 +109,7 @@ pub(crate) fn run(
 ) {
     while wait_for_work(shared) {
         // What is settled within the interval goes into one commit.
-        if !pause(shared, interval) {
+        if !pause_until(shared, interval, |state| state.hurry) {
             return;
         }
         let degraded = shared.lock().degraded;
@@ -126,9 +146,17 @@ fn wait_for_work(shared: &Shared) -> bool {
 
 /// Sleeps; false: it is over.
 pub(super) fn pause(shared: &Shared, length: Duration) -> bool {
+    pause_until(shared, length, |_| false)
+}
+
+/// The same, or until there is cause to go on.
+fn pause_until(shared: &Shared, length: Duration, cause: impl Fn(&State) -> bool) -> bool {
     let deadline = Instant::now() + length;
     let mut state = shared.lock();
     while state.is_working() {
+        if cause(&state) {
+            return true;
+        }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return true;

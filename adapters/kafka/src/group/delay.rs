@@ -90,9 +90,8 @@ impl State {
             if let Some(item) = lane.tracker.settle(straggler.offset) {
                 lane.is_no_longer_delayed(item.size());
             }
-            lane.note_settled(straggler.offset);
+            lane.dirty = true;
             self.dirty = true;
-            self.next_of_backlog(straggler.lane);
         }
     }
 }

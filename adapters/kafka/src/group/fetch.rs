@@ -8,7 +8,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message as _};
 
 use super::commit::{Which, commit};
-use super::lane::FirstDelivery;
 use super::member::Member;
 use super::renewal::{check, rewind};
 use super::routes::Route;
@@ -196,22 +195,6 @@ impl Fetcher {
     fn deliver(&mut self) {
         let now = SystemTime::now();
         let mut state = self.shared.lock();
-        let mut announce = false;
-        for fetched in &self.batch {
-            let lane = state.lanes.get_mut(fetched.lane);
-            if let Some(lane) = lane.filter(|lane| lane.first_delivery == FirstDelivery::ToBeMarked) {
-                lane.first_delivery = FirstDelivery::Marked;
-                lane.dirty = true;
-                announce = true;
-            }
-        }
-        if announce {
-            drop(state);
-            if let Err(error) = commit(&self.shared, &self.consumer, Which::Dirty) {
-                tracing::debug!(%error, "marking a first message as begun failed");
-            }
-            state = self.shared.lock();
-        }
         if self.batch.len() >= LARGE_BATCH {
             self.arena.turn_over();
         }

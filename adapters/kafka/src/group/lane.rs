@@ -1,6 +1,6 @@
 //! One partition as this process sees it.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -8,15 +8,16 @@ use postrider_contract::{Delivery, Message, Origin, Position, Token, return_path
 
 use super::routes::Route;
 use crate::incarnation::Incarnation;
-use crate::progress::Progress;
+use crate::progress::{Counts, Progress};
 use crate::tracker::Tracker;
 
 /// A delivery's number within its lane is its offset, with the count of its releases above.
 const OFFSET_BITS: u32 = 48;
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
-/// From so many starts on, a lane's messages are delivered one at a time: whichever ends the process is the first unsettled
-/// one then, and is counted instead of its neighbours.
-const STARTS_TO_ISOLATE: u32 = 3;
+/// So many offsets are marked as delivered at a time, and before anything of them is.
+pub(super) const MARKED_AT_ONCE: i64 = 64;
+/// How far that goes on: what ended the last process was among the first that it had.
+pub(super) const MARKED: i64 = 1024;
 
 /// A message that is not settled.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Item {
     pub(crate) stage: Stage,
     /// How often it was released: an old token is no longer good.
     pub(crate) turn: u16,
+    /// How often it was delivered without a verdict in assignments that ended without a goodbye.
+    pub(crate) starts: u32,
 }
 
 /// Where an unsettled message is.
@@ -58,15 +61,27 @@ pub(crate) enum Tenure {
     Released,
 }
 
-/// How the first message of an assignment is delivered.
+/// What a commit is to an assignment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FirstDelivery {
-    /// As every other.
-    Plain,
-    /// The assignment before ended without a goodbye: it is marked as begun before it is delivered.
-    ToBeMarked,
-    /// So it was marked, and is about to come.
-    Marked,
+pub(crate) enum Word {
+    /// One of many.
+    Interim,
+    /// The last: the partition goes to another, and this process goes on.
+    Handover,
+    /// The last: the consumer closes.
+    Farewell,
+}
+
+/// The assignment before ended without a goodbye, so that this one may too: what is delivered is marked before, or a process
+/// that ends at once would leave nothing to count by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// The broker has it that what lies below was delivered.
+    confirmed: i64,
+    /// It is to be told so up to here.
+    pub(crate) wanted: i64,
+    /// From this position on, messages are delivered unmarked.
+    until: i64,
 }
 
 /// A partition, assigned now or before.
@@ -89,17 +104,15 @@ pub(crate) struct Lane {
     pub(crate) dirty: bool,
     /// What the broker has confirmed as this group's position.
     pub(crate) committed: Option<i64>,
-    pub(crate) first_delivery: FirstDelivery,
     /// Which topic of its name the position belongs to, once that is known.
     pub(crate) incarnation: Option<Incarnation>,
     /// The topic was made anew, and librdkafka has yet to go to its beginning: what comes until then is not wanted.
     pub(crate) rewinding: bool,
-    /// How often the first message was delivered before without a verdict.
-    starts: u32,
-    /// The offset of that message, once it is here.
-    suspect: Option<i64>,
-    /// Held back while messages are delivered one at a time.
-    pub(crate) backlog: VecDeque<i64>,
+    /// How often messages that are not here yet were delivered before without a verdict.
+    counts: Counts,
+    pub(crate) marks: Option<Marks>,
+    /// Held back until it is marked.
+    backlog: BTreeSet<i64>,
     /// About how many bytes those take.
     pub(crate) backlog_size: usize,
     /// What items begin to count their releases from.
@@ -120,12 +133,11 @@ impl Lane {
             delayed: (0, 0),
             dirty: false,
             committed: None,
-            first_delivery: FirstDelivery::Plain,
             incarnation: None,
             rewinding: false,
-            starts: 0,
-            suspect: None,
-            backlog: VecDeque::new(),
+            counts: Counts::default(),
+            marks: None,
+            backlog: BTreeSet::new(),
             backlog_size: 0,
             turn: 0,
         }
@@ -135,10 +147,12 @@ impl Lane {
     pub(crate) fn begin(&mut self, start: Option<i64>, before: Progress) {
         self.reset();
         self.tenure = Tenure::Ours;
-        self.starts = before.starts_so_far();
-        if before.open {
-            self.first_delivery = FirstDelivery::ToBeMarked;
-        }
+        self.counts = before.counts;
+        self.marks = start.filter(|_| before.open).map(|start| Marks {
+            confirmed: start,
+            wanted: start,
+            until: start.saturating_add(MARKED),
+        });
         self.incarnation = before.incarnation;
         self.tracker = Tracker::new(start, before.ahead);
         self.dirty = start.is_some();
@@ -150,7 +164,7 @@ impl Lane {
         self.tracker.truncate(offset);
         // More than anything is released: what comes at an offset again is not what was there.
         self.turn = self.turn.wrapping_add(1 << 8);
-        self.suspect = self.suspect.filter(|&suspect| suspect < offset);
+        self.counts.clear();
         self.backlog.retain(|&held| held < offset);
         (self.given, self.delayed, self.backlog_size) = (0, (0, 0), 0);
         for (at, item) in self.tracker.iter() {
@@ -173,6 +187,7 @@ impl Lane {
             message,
             stage,
             turn: self.turn,
+            starts: 0,
         }
     }
 
@@ -196,37 +211,86 @@ impl Lane {
 
     /// An offset was received for the first time.
     pub(crate) fn note_received(&mut self, offset: i64) {
-        self.suspect.get_or_insert(offset);
-        // From here on the message itself tells whether it is begun.
-        self.first_delivery = FirstDelivery::Plain;
-    }
-
-    /// An offset was settled.
-    pub(crate) fn note_settled(&mut self, offset: i64) {
-        if self.suspect == Some(offset) {
-            self.starts = 0;
+        let starts = self.counts.take(offset);
+        if starts > 0
+            && let Some(item) = self.tracker.get_mut(offset)
+        {
+            item.starts = starts;
         }
+    }
+
+    /// Another topic than the one that was counted in.
+    pub(crate) fn forget(&mut self) {
+        self.tracker.forget_already();
+        self.counts.clear();
+    }
+
+    /// Holds a message of this size back if it is to be marked first.
+    pub(crate) fn holds_back(&mut self, offset: i64, size: usize) -> bool {
+        let unmarked = self.marks.is_some_and(|marks| offset >= marks.confirmed);
+        if unmarked && self.backlog.insert(offset) {
+            self.backlog_size += size;
+        }
+        unmarked
+    }
+
+    /// The next that was held back and may go.
+    pub(crate) fn next_of_backlog(&mut self) -> Option<(i64, usize)> {
+        let &offset = self.backlog.first()?;
+        if self.marks.is_some_and(|marks| offset >= marks.confirmed) {
+            return None;
+        }
+        self.backlog.remove(&offset);
+        let size = self.tracker.get(offset).map_or(0, Item::size);
+        self.backlog_size = self.backlog_size.saturating_sub(size);
+        Some((offset, size))
+    }
+
+    /// Asks for the next marks where all that has some is delivered; whether it did.
+    pub(crate) fn asks_for_marks(&mut self) -> bool {
+        let (Some(marks), Some(&next)) = (&mut self.marks, self.backlog.first()) else {
+            return false;
+        };
+        let mut marked = self
+            .tracker
+            .iter()
+            .take_while(|&(offset, _)| offset < marks.confirmed);
+        if marks.wanted > marks.confirmed || marked.any(|(_, item)| item.stage == Stage::Waiting) {
+            return false;
+        }
+        marks.wanted = next.saturating_add(MARKED_AT_ONCE);
         self.dirty = true;
+        true
     }
 
-    /// Whether its messages are delivered one at a time.
-    pub(crate) fn one_at_a_time(&self) -> bool {
-        self.starts >= STARTS_TO_ISOLATE
+    /// The broker has confirmed this position, and that what lies below `marked` is delivered.
+    pub(crate) fn note_committed(&mut self, position: i64, marked: Option<i64>) {
+        self.committed = Some(position);
+        if let (Some(marks), Some(marked)) = (&mut self.marks, marked) {
+            marks.confirmed = marks.confirmed.max(marked);
+        }
+        self.marks = self.marks.filter(|marks| position < marks.until);
     }
 
-    /// What a commit says: the offset, and what rides beside it. `leaving`: this is the goodbye.
-    pub(crate) fn progress(&self, leaving: bool) -> Option<(i64, Progress)> {
+    /// What a commit says: the offset, and what rides beside it.
+    pub(crate) fn progress(&self, word: Word) -> Option<(i64, Progress)> {
         let position = self.tracker.position()?;
-        let first = self.tracker.first();
+        let is_marked = |offset| self.marks.is_some_and(|marks| offset < marks.wanted);
+        let counts = self.tracker.iter().map(|(offset, item)| {
+            let is_begun = match (word, item.stage) {
+                (Word::Interim, Stage::Waiting) => is_marked(offset),
+                (Word::Interim | Word::Farewell, Stage::Given) => true,
+                // At a handover: this process has survived it.
+                _ => false,
+            };
+            (offset, item.starts.saturating_add(u32::from(is_begun)))
+        });
+        let is_last = word != Word::Interim;
         let progress = Progress {
-            starts: self.starts,
-            begun: match first {
-                Some((_, item)) => item.stage == Stage::Given,
-                None => self.first_delivery == FirstDelivery::Marked,
-            },
-            held: if leaving { 0 } else { self.given as u32 },
-            open: !leaving,
+            held: if is_last { 0 } else { self.given as u32 },
+            open: !is_last,
             incarnation: self.incarnation.clone(),
+            counts: Counts::new(counts, &self.counts),
             ahead: self.tracker.ahead(),
         };
         Some((position, progress))
@@ -249,14 +313,14 @@ impl Lane {
 
     /// Hands an item to the runtime.
     pub(crate) fn give(&mut self, id: u32, offset: i64) -> Option<Delivery> {
-        let (epoch, starts, suspect) = (self.epoch, self.starts, self.suspect);
+        let epoch = self.epoch;
         let item = self
             .tracker
             .get_mut(offset)
             .filter(|item| item.stage == Stage::Waiting)?;
         item.stage = Stage::Given;
         self.given += 1;
-        let message = item.message.clone();
+        let (starts, message) = (item.starts, item.message.clone());
         let origin = if self.route.return_path {
             return_path(&message)
         } else {
@@ -272,7 +336,7 @@ impl Lane {
         Some(Delivery {
             token,
             origin,
-            redeliveries: Some(if suspect == Some(offset) { starts } else { 0 }),
+            redeliveries: Some(starts),
             topic: self.route.topic.clone(),
             position: Position {
                 partition: u32::try_from(self.partition).ok(),

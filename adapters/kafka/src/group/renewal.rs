@@ -42,7 +42,7 @@ impl State {
                     );
                     self.begin_anew(index, 0);
                 }
-                Some(Relation::Copy) => lane.tracker.forget_already(),
+                Some(Relation::Copy) => lane.forget(),
                 None => {}
             }
             self.rewinding |= relation == Some(Relation::Successor);

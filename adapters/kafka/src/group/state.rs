@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use postrider_contract::{Delivery, Error, Event, Token};
 
-use super::lane::{Item, Lane, Stage};
+use super::lane::{Lane, Stage};
 use super::mailbox::{Mailbox, Waiting};
 use super::routes::Route;
 use crate::lock::lock;
@@ -40,6 +40,7 @@ impl Shared {
                 phase: Phase::Open,
                 degraded: true,
                 dirty: false,
+                hurry: false,
                 joined: false,
                 generation: 0,
                 cut_off: false,
@@ -73,7 +74,7 @@ impl Shared {
             state.awaited = None;
             self.flow.notify_all();
         }
-        if state.work_waits && state.dirty {
+        if state.hurry || (state.work_waits && state.dirty) {
             self.work.notify_all();
         }
     }
@@ -145,6 +146,8 @@ pub(crate) struct State {
     pub(crate) degraded: bool,
     /// Some lane has something to commit.
     pub(crate) dirty: bool,
+    /// And at once.
+    pub(crate) hurry: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
     /// Counts the consumers: only the one of the time has a say.
@@ -336,9 +339,10 @@ impl State {
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
-        if lane.one_at_a_time() && lane.tracker.first().is_some_and(|(first, _)| first != offset) {
-            lane.backlog.push_back(offset);
-            lane.backlog_size += size;
+        if lane.holds_back(offset, size) {
+            if lane.asks_for_marks() {
+                self.hurry();
+            }
         } else if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
             mailbox.push(Waiting {
                 place: (id as u32, lane.epoch, offset),
@@ -363,8 +367,14 @@ impl State {
             if lane.epoch == epoch && lane.delivers() {
                 into.extend(lane.give(id, offset));
                 self.dirty |= lane.dirty;
+                self.hurry |= lane.asks_for_marks();
             }
         }
+    }
+
+    /// Something is to be committed, and at once.
+    fn hurry(&mut self) {
+        (self.dirty, self.hurry) = (true, true);
     }
 
     /// Whether a token is still good.
@@ -375,33 +385,29 @@ impl State {
 
     /// Settles a delivery whose copies, if any, are confirmed. False: it is stale.
     pub(crate) fn acknowledge(&mut self, token: Token) -> bool {
-        let id = token.lane as usize;
-        let Some(lane) = self.lanes.get_mut(id) else {
+        let Some(lane) = self.lanes.get_mut(token.lane as usize) else {
             return false;
         };
         let Some(offset) = lane.holds(token) else {
             return false;
         };
-        lane.tracker.settle(offset);
+        let item = lane.tracker.settle(offset);
         lane.given = lane.given.saturating_sub(1);
-        lane.note_settled(offset);
+        lane.dirty = true;
         self.dirty = true;
-        self.next_of_backlog(id);
+        // Before another one ends the process, and this is counted once more.
+        self.hurry |= item.is_some_and(|item| item.starts > 0);
         true
     }
 
-    pub(super) fn next_of_backlog(&mut self, id: usize) {
-        while let Some(lane) = self.lanes.get_mut(id) {
-            let first = lane.tracker.first().map(|(first, _)| first);
-            match lane.backlog.front() {
-                Some(&offset) if !lane.one_at_a_time() || Some(offset) == first => {
-                    lane.backlog.pop_front();
-                    let size = lane.tracker.get(offset).map_or(0, Item::size);
-                    lane.backlog_size = lane.backlog_size.saturating_sub(size);
-                    self.line_up(id, offset, size);
-                }
-                _ => return,
-            }
+    /// A commit was confirmed: what it marks goes on.
+    pub(super) fn note_committed(&mut self, id: usize, position: i64, marked: Option<i64>) {
+        let Some(lane) = self.lanes.get_mut(id) else {
+            return;
+        };
+        lane.note_committed(position, marked);
+        while let Some((offset, size)) = self.lanes.get_mut(id).and_then(Lane::next_of_backlog) {
+            self.line_up(id, offset, size);
         }
     }
 

@@ -3,11 +3,11 @@ use std::time::{Duration, SystemTime};
 
 use postrider_contract::{Delivery, Message, Token};
 
-use super::lane::FirstDelivery;
+use super::lane::{MARKED, MARKED_AT_ONCE, Word};
 use super::routes::Route;
 use super::state::{Awaited, LONGEST_SPAN, Shared, State};
 use crate::incarnation::Incarnation;
-use crate::progress::Progress;
+use crate::progress::{Counts, Progress};
 use crate::record::Inbound;
 
 const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -49,7 +49,7 @@ fn offsets(deliveries: &[Delivery]) -> Vec<u64> {
 }
 
 fn committed(state: &State) -> (i64, Progress) {
-    state.lanes[0].progress(false).unwrap()
+    state.lanes[0].progress(Word::Interim).unwrap()
 }
 
 #[test]
@@ -143,85 +143,128 @@ fn a_straggler_is_overtaken() {
     assert!(give(&mut state, 9).is_empty());
 }
 
-/// A suspect that is due in a day keeps those behind it waiting no longer than until it is sent again.
-#[test]
-fn what_waits_behind_a_suspect_that_is_overtaken_goes_on() {
-    let before = Progress {
-        starts: 3,
+/// The assignment before ended without a goodbye.
+fn cut_short(counts: Counts) -> Progress {
+    Progress {
+        open: true,
+        counts,
         ..Progress::default()
-    };
-    let shared = assigned(true, 0, before);
-    let mut state = shared.lock();
-    accept(&mut state, 0, Some(86_400));
-    for offset in 1..=LONGEST_SPAN as i64 / 2 {
-        accept(&mut state, offset, None);
     }
-    assert!(give(&mut state, 9).is_empty());
-    let stragglers = state.stragglers();
-    state.overtake(&stragglers[0]);
-    assert_eq!(offsets(&give(&mut state, 2)), [1, 2]);
 }
 
-/// The process ends while the first message is handled, again and again.
+/// The broker confirms what is to be committed now; answers what the next assignment finds.
+fn confirm(state: &mut State) -> (i64, Progress) {
+    let (position, progress) = committed(state);
+    let marked = state.lanes[0].marks.map(|marks| marks.wanted);
+    state.note_committed(0, position, marked);
+    state.hurry = false;
+    (position, Progress::decode(&progress.encode(position), position))
+}
+
+fn redeliveries(deliveries: &[Delivery]) -> Vec<u32> {
+    deliveries
+        .iter()
+        .filter_map(|delivery| delivery.redeliveries)
+        .collect()
+}
+
+/// The process ends as soon as something is delivered, again and again.
 #[test]
 fn starts_without_a_verdict_are_counted() {
     let mut left = Progress::default();
     for life in 0..5 {
         let shared = assigned(false, 0, left.clone());
         let mut state = shared.lock();
-        if life > 0 {
-            assert_eq!(state.lanes[0].first_delivery, FirstDelivery::ToBeMarked);
-        }
         (0..3).for_each(|offset| accept(&mut state, offset, None));
-        let given = give(&mut state, 9);
-        assert_eq!(given[0].redeliveries, Some(life));
-        if life < 3 {
-            assert_eq!(offsets(&given), [0, 1, 2]);
-            assert_eq!(given[1].redeliveries, Some(0));
-        } else {
-            assert_eq!(
-                offsets(&given),
-                [0],
-                "one at a time, so that the right one is counted"
-            );
+        if life > 0 {
+            assert!(give(&mut state, 9).is_empty(), "nothing would tell that it was");
+            assert!(state.hurry);
+            left = confirm(&mut state).1;
         }
-        // Committed while it was handled; then nothing more.
-        let (position, progress) = committed(&state);
-        left = Progress::decode(&progress.encode(position), position);
+        let given = give(&mut state, 9);
+        assert_eq!(offsets(&given), [0, 1, 2]);
+        assert_eq!(redeliveries(&given), [life; 3]);
+        if life == 0 {
+            left = confirm(&mut state).1;
+        }
     }
-    // It is dead-lettered; the others go on, and nothing is held against them.
+    // What is settled is committed at once: nothing is held against what comes next.
     let shared = assigned(false, 0, left);
     let mut state = shared.lock();
-    (0..3).for_each(|offset| accept(&mut state, offset, None));
+    (0..5).for_each(|offset| accept(&mut state, offset, None));
+    confirm(&mut state);
     let given = give(&mut state, 9);
-    assert!(state.acknowledge(given[0].token));
-    let rest = give(&mut state, 9);
-    assert_eq!(offsets(&rest), [1, 2]);
-    assert_eq!(committed(&state).1.starts, 0);
-    // A goodbye with nothing begun leaves nothing behind.
-    state.put_back(&[rest[0].token, rest[1].token]);
-    let (_, goodbye) = state.lanes[0].progress(true).unwrap();
-    assert_eq!(goodbye.starts_so_far(), 0);
-    assert!(!goodbye.open);
+    assert_eq!(redeliveries(&given), [5, 5, 5, 0, 0]);
+    assert!(!state.hurry);
+    assert!(state.acknowledge(given[1].token));
+    assert!(state.hurry);
+    // What is given back has not ended this process; what a handler still has, when it closes, may.
+    state.put_back(&[given[0].token, given[3].token]);
+    for (word, expected) in [
+        (Word::Handover, [5, 5, 0, 0, 0]),
+        (Word::Farewell, [5, 6, 0, 1, 0]),
+    ] {
+        let (position, goodbye) = state.lanes[0].progress(word).unwrap();
+        assert!(!goodbye.open);
+        let shared = assigned(false, position, goodbye);
+        let mut next = shared.lock();
+        (0..6).for_each(|offset| accept(&mut next, offset, None));
+        let given = give(&mut next, 9);
+        assert_eq!(offsets(&given), [0, 2, 3, 4, 5]);
+        assert_eq!(redeliveries(&given), expected);
+    }
 }
 
-/// What came first was begun and settled before the process ended: nothing is held against what comes next.
+/// What waits here was not delivered: nothing is held against it.
 #[test]
-fn a_settled_first_message_is_no_start_of_the_next() {
-    let before = Progress {
-        open: true,
-        ..Progress::default()
-    };
-    let shared = assigned(false, 0, before);
+fn marks_go_no_further_than_they_must() {
+    let shared = assigned(true, 0, cut_short(Counts::default()));
     let mut state = shared.lock();
-    state.lanes[0].first_delivery = FirstDelivery::Marked;
-    assert!(committed(&state).1.begun, "it is on its way");
-    accept(&mut state, 0, None);
-    let given = give(&mut state, 9);
-    assert!(committed(&state).1.begun);
-    assert!(state.acknowledge(given[0].token));
-    let (position, progress) = committed(&state);
-    assert_eq!((position, progress.starts_so_far()), (1, 0));
+    let count = MARKED_AT_ONCE * 3;
+    (0..count).for_each(|offset| accept(&mut state, offset, (offset == 1).then_some(1)));
+    confirm(&mut state);
+    assert_eq!(give(&mut state, 9).len(), 9);
+    assert!(!state.hurry, "some that are marked wait");
+    let (position, left) = confirm(&mut state);
+    {
+        let shared = assigned(true, position, left);
+        let mut state = shared.lock();
+        (0..count).for_each(|offset| accept(&mut state, offset, None));
+        while state.hurry {
+            confirm(&mut state);
+            give(&mut state, usize::MAX);
+        }
+        let starts = |offset| state.lanes[0].tracker.get(offset).unwrap().starts;
+        let counted: Vec<i64> = (0..count).filter(|&offset| starts(offset) > 0).collect();
+        let expected: Vec<i64> = (0..MARKED_AT_ONCE).filter(|&offset| offset != 1).collect();
+        assert_eq!(counted, expected);
+    }
+    let given = give(&mut state, usize::MAX);
+    assert_eq!(given.len() as i64 + 9, MARKED_AT_ONCE - 1);
+    assert!(state.hurry);
+    confirm(&mut state);
+    assert_eq!(give(&mut state, usize::MAX).len() as i64, MARKED_AT_ONCE);
+}
+
+#[test]
+fn marks_end_with_what_the_last_process_may_have_had() {
+    let shared = assigned(false, 0, cut_short(Counts::default()));
+    let mut state = shared.lock();
+    (0..MARKED + 500).for_each(|offset| accept(&mut state, offset, None));
+    let mut given = Vec::new();
+    while given.len() as i64 <= MARKED {
+        assert!(state.hurry);
+        confirm(&mut state);
+        given.extend(give(&mut state, usize::MAX));
+    }
+    assert!(given.iter().all(|delivery| state.acknowledge(delivery.token)));
+    confirm(&mut state);
+    assert!(state.lanes[0].marks.is_none());
+    assert_eq!(
+        give(&mut state, usize::MAX).len() + given.len(),
+        MARKED as usize + 500
+    );
+    assert_eq!(state.lanes[0].backlog_size, 0);
 }
 
 /// An idle partition whose consumer is killed now and then has nothing to count.
@@ -230,10 +273,9 @@ fn idle_lives_are_not_starts() {
     let mut left = Progress::default();
     for _ in 0..30 {
         let shared = assigned(false, 0, left.clone());
-        let (position, progress) = committed(&shared.lock());
-        left = Progress::decode(&progress.encode(position), position);
+        left = confirm(&mut shared.lock()).1;
     }
-    assert_eq!(left.starts_so_far(), 0);
+    assert_eq!(left, cut_short(Counts::default()));
 }
 
 #[test]
@@ -291,7 +333,7 @@ fn a_topic_that_was_made_anew_begins_anew() {
     let before = Progress {
         incarnation: incarnation("c", "old"),
         ahead: vec![101..103, 104..105],
-        starts: 2,
+        counts: Counts::new([(100, 2), (200, 3)].into_iter(), &Counts::default()),
         ..Progress::default()
     };
     let shared = assigned(false, 100, before.clone());
@@ -319,6 +361,10 @@ fn a_topic_that_was_made_anew_begins_anew() {
     let (position, progress) = committed(&state);
     assert_eq!((position, progress.incarnation), (0, incarnation("c", "new")));
     assert!(progress.ahead.is_empty());
+    assert_eq!(
+        progress.counts,
+        Counts::new([(0, 1)].into_iter(), &Counts::default())
+    );
     assert!(state.lanes[0].paused, "as librdkafka was told");
 }
 
@@ -341,20 +387,12 @@ fn a_position_in_a_copy_of_the_topic_is_kept() {
 }
 
 #[test]
-fn what_waits_behind_a_suspect_is_bounded() {
-    let before = Progress {
-        starts: 3,
-        ..Progress::default()
-    };
-    let shared = assigned(false, 0, before);
+fn what_waits_for_marks_is_bounded() {
+    let shared = assigned(false, 0, cut_short(Counts::default()));
     let mut state = shared.lock();
     state.prefetch = 4096;
     (0..1000).for_each(|offset| accept(&mut state, offset, None));
-    let first = give(&mut state, 1);
     assert!(state.should_pause(&state.lanes[0]));
-    assert!(state.acknowledge(first[0].token));
-    assert_eq!(give(&mut state, 1000).len(), 999);
-    assert_eq!(state.lanes[0].backlog_size, 0);
 }
 
 /// A position that is not committed for long is forgotten by the broker.
