@@ -17,7 +17,7 @@ use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
 use crate::meter::{self, Meter, Subject};
-use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy};
+use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy, Suspects};
 
 /// Longer than anybody waits, and a time that can be added to now.
 const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -129,6 +129,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
             let clock = Clock::default();
             let shared = Shared {
                 clock,
+                suspects: Arc::default(),
                 application: application.into(),
                 state: Arc::new(state),
                 middleware: middleware.into(),
@@ -183,6 +184,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
 /// What all listeners of an app share.
 struct Shared {
     clock: Clock,
+    suspects: Arc<Suspects>,
     application: Arc<str>,
     state: Arc<StateMap>,
     middleware: Arc<[Arc<dyn Middleware>]>,
@@ -295,6 +297,7 @@ fn launch(
             max_size: settings.max_size,
             max_delay: longest_wait(&listener, can),
             clock: shared.clock,
+            suspects: shared.suspects.clone(),
         },
         options: Options {
             concurrency: lanes,
@@ -308,7 +311,6 @@ fn launch(
         middleware: shared.middleware.clone(),
         limiter: settings.rate.and_then(engine::limiter),
         breaker: settings.breaker.map(Breaker::new),
-        alone: Arc::default(),
         dedup: settings.dedup.and_then(|dedup| {
             let store = shared.stores.of(&spec.listener)?.clone();
             Some(Dedup::new(store, spec.topic().clone(), spec.group.clone(), dedup))

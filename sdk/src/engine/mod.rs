@@ -95,8 +95,6 @@ pub(crate) struct Work {
     pub(crate) limiter: Option<Limiter>,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) dedup: Option<Dedup>,
-    /// Held while a message is handled that may be the end of the process.
-    pub(crate) alone: Arc<tokio::sync::Mutex<()>>,
     /// One, or one for each lane where order is kept.
     pub(crate) queues: Vec<Queue>,
     pub(crate) settles: Settles,

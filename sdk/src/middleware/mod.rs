@@ -1,10 +1,11 @@
-//! What stands around a handler: guard, breaker, duplicates, retry, dead letter, a file each, plus the user's own.
+//! What stands around a handler: guard, breaker, duplicates, suspects, retry, dead letter, a file each, plus the user's own.
 
 mod breaker;
 mod dead_letter;
 mod dedup;
 mod guard;
 mod retry;
+mod suspects;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ pub(crate) use breaker::{Breaker, Change};
 pub(crate) use dedup::{Claim, Dedup, Look, PATIENCE, silent};
 pub(crate) use guard::{caught, guarded};
 pub(crate) use retry::{Admission, Clock, Decision, Hold, MOST_HOPS, Policy};
+pub(crate) use suspects::Suspects;
 
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};

@@ -4,13 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::dead_letter;
+use super::suspects::{CRASH_LOOP, SUSPECT, Suspects};
 use crate::contract::{Delivery, Origin, Outgoing, Value, Verdict, names};
 use crate::listener::{HandlerError, Outcome, Reason, Retry};
 use crate::meter::What;
 use crate::publisher::{millis, stamp};
-
-/// Past this many redeliveries without a verdict, a message is dead-lettered: it probably kills the process.
-pub(crate) const CRASH_LOOP: u32 = 20;
 
 /// A message that has become a dead letter so often goes round between listeners that take each other's dead letters.
 pub(crate) const MOST_HOPS: i64 = 16;
@@ -19,9 +17,6 @@ const PARKED: Duration = Duration::from_secs(3600);
 
 /// What is released waits so long: it is not to keep a processor busy.
 const RELEASED: Duration = Duration::from_millis(100);
-
-/// A message that was delivered more often than this without a verdict may be the one that ends the process.
-const SUSPECT: u32 = 5;
 
 /// How a delivery may reach the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +41,7 @@ pub(crate) struct Policy {
     /// The longest wait: what the broker can delay, or what a delivery may stay unsettled.
     pub(crate) max_delay: Duration,
     pub(crate) clock: Clock,
+    pub(crate) suspects: Arc<Suspects>,
 }
 
 /// Tells when something failed.
@@ -99,7 +95,7 @@ impl Policy {
     #[cold]
     fn look_closer(&self, delivery: &Delivery) -> Result<Admission, HandlerError> {
         let redeliveries = delivery.redeliveries.unwrap_or(0);
-        if redeliveries > CRASH_LOOP {
+        if redeliveries > CRASH_LOOP && self.suspects.may_give_up() {
             let text = format!(
                 "delivered {redeliveries} times before without a verdict: it probably kills the process"
             );
@@ -282,6 +278,7 @@ mod tests {
             max_size: Some(10),
             max_delay: Duration::from_secs(60),
             clock: Clock::default(),
+            suspects: Arc::default(),
         }
     }
 
@@ -400,8 +397,11 @@ mod tests {
         looping.redeliveries = Some(CRASH_LOOP);
         assert_eq!(policy().admit(&looping).unwrap(), Admission::Alone);
         looping.redeliveries = Some(CRASH_LOOP + 1);
-        assert_eq!(policy().admit(&looping).unwrap_err().reason(), Reason::CrashLoop);
+        let policy = policy();
+        assert_eq!(policy.admit(&looping).unwrap_err().reason(), Reason::CrashLoop);
+        // What was fetched beside it came as often.
+        assert_eq!(policy.admit(&looping).unwrap(), Admission::Alone);
         let large = delivery(Origin::Topic, Message::new("01234567890"));
-        assert_eq!(policy().admit(&large).unwrap_err().reason(), Reason::TooLarge);
+        assert_eq!(policy.admit(&large).unwrap_err().reason(), Reason::TooLarge);
     }
 }

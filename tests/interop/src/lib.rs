@@ -46,6 +46,19 @@ impl Effects {
 /// The file cannot be written.
 #[listener(topic = "interop.load", concurrency = 8, prefetch = 64)]
 pub async fn work(work: Work, State(effects): State<Effects>) -> Result<(), HandlerError> {
+    carry_out(&work, &effects).await
+}
+
+/// The same, one after the other.
+///
+/// # Errors
+/// The file cannot be written.
+#[listener(topic = "interop.order", ordered, prefetch = 64)]
+pub async fn in_order(work: Work, State(effects): State<Effects>) -> Result<(), HandlerError> {
+    carry_out(&work, &effects).await
+}
+
+async fn carry_out(work: &Work, effects: &Effects) -> Result<(), HandlerError> {
     effects.add("begin", work.id)?;
     if work.millis == DEADLY {
         std::process::abort();

@@ -7,10 +7,10 @@ mod service;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use postrider::DeadLetters;
 use postrider::dead_letters::Filter;
 use postrider::prelude::*;
-use postrider_interop::{DEADLY, Work, broker, work};
+use postrider::{DeadLetters, Registration};
+use postrider_interop::{DEADLY, Work, broker, in_order, work};
 use service::Service;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
@@ -18,73 +18,99 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
 const MOST_DEATHS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// It is given up at last, and everything else is handled: also what is fetched and started `beside` it every time.
-async fn what_ends_every_process_is_given_up(url: String, beside: bool) {
-    const OTHERS: u32 = 20;
+/// Where the listeners of the service take their work from.
+const LOAD: &str = "interop.load";
+const ORDER: &str = "interop.order";
+const DEADLY_ONE: Work = Work {
+    id: 0,
+    millis: DEADLY,
+};
+
+/// These, as long as that takes each.
+fn others(ids: impl Iterator<Item = u32>, topic: &'static str, millis: u64) -> Vec<(&'static str, Work)> {
+    ids.map(|id| (topic, Work { id, millis })).collect()
+}
+
+/// Several are handled side by side; it is fetched and started with them every time.
+fn in_the_middle() -> Vec<(&'static str, Work)> {
+    let mut load = others(1..=20, LOAD, 1);
+    load.insert(5, (LOAD, DEADLY_ONE));
+    load
+}
+
+/// It is always the first of an ordered listener; another listener has just begun when it is handled.
+fn first_in_order() -> Vec<(&'static str, Work)> {
+    let mut load = vec![(ORDER, DEADLY_ONE)];
+    load.extend(others(1..=20, ORDER, 1));
+    load.extend(others(21..=40, LOAD, 200));
+    load
+}
+
+fn listeners() -> Vec<Registration> {
+    listeners![work, in_order]
+}
+
+/// It is given up at last, and everything else is handled.
+async fn what_ends_every_process_is_given_up(url: String, load: Vec<(&'static str, Work)>) {
     let service = Service::new(PROGRAM, url);
-    service.declare(listeners![work]).await;
+    service.declare(listeners()).await;
     let publisher = Publisher::connect(&service.url).await.unwrap();
-    let others: Vec<Work> = (1..=OTHERS).map(|id| Work { id, millis: 1 }).collect();
-    let deadly = Work {
-        id: 0,
-        millis: DEADLY,
-    };
-    let (before, after) = others.split_at(5);
-    if beside {
-        send(&publisher, before).await;
+    for (topic, work) in &load {
+        publisher.topic(*topic).send_json(work).await.unwrap();
     }
-    send(&publisher, &[deadly]).await;
-    if beside {
-        send(&publisher, after).await;
-    }
-    let mut letters = service.app(listeners![work]).dead_letters("work").await.unwrap();
+    let others = load.len() as u32 - 1;
+    let app = || service.app(listeners());
+    let mut letters = [
+        app().dead_letters("work").await.unwrap(),
+        app().dead_letters("in_order").await.unwrap(),
+    ];
     let mut deaths = 0;
-    let given_up = loop {
+    loop {
         let mut process = service.start();
-        let begun = Instant::now();
-        let given_up = loop {
-            if process.has_ended() {
-                deaths += 1;
-                break Vec::new();
-            }
-            let found = letters.list(&Filter::all()).await.unwrap();
-            if !found.is_empty() {
-                if !beside {
-                    send(&publisher, &others).await;
-                }
-                all_handled(&service, OTHERS, &mut letters).await;
-                break found;
-            }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "after {deaths} deaths nothing happens"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        };
-        if !given_up.is_empty() {
-            break given_up;
+        if has_given_up(&mut process, &mut letters).await {
+            all_handled(&service, others, &mut letters).await;
+            break;
         }
+        deaths += 1;
         assert!(deaths <= MOST_DEATHS, "it is never given up");
-    };
+    }
     println!("given up after {deaths} deaths");
     assert!(deaths > 20, "after {deaths} deaths");
-    let reasons: Vec<&str> = given_up
-        .iter()
-        .map(|letter| letter.dead.reason.as_str())
-        .collect();
-    assert_eq!(reasons, ["crash_loop"]);
-    letters.close(Duration::from_secs(5)).await.unwrap();
+    let given_up = list(&mut letters).await;
+    assert_eq!(given_up, [(0, "crash_loop".to_owned())]);
+    for letters in letters {
+        letters.close(Duration::from_secs(5)).await.unwrap();
+    }
     publisher.close(Duration::from_secs(5)).await.unwrap();
 }
 
-async fn send(publisher: &Publisher, load: &[Work]) {
-    for answer in publisher.send_all(load).await {
-        answer.unwrap();
+/// Waits until something is given up, or the process dies.
+async fn has_given_up(process: &mut service::Process, letters: &mut [DeadLetters]) -> bool {
+    let begun = Instant::now();
+    while !process.has_ended() {
+        if !list(letters).await.is_empty() {
+            return true;
+        }
+        assert!(begun.elapsed() < PATIENCE, "nothing happens");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    false
+}
+
+/// What was given up, and why.
+async fn list(letters: &mut [DeadLetters]) -> Vec<(u32, String)> {
+    let mut given_up = Vec::new();
+    for letters in letters {
+        for letter in letters.list(&Filter::all()).await.unwrap() {
+            let work: Work = serde_json::from_slice(letter.message.payload.as_ref().unwrap()).unwrap();
+            given_up.push((work.id, letter.dead.reason.clone()));
+        }
+    }
+    given_up
 }
 
 /// Some twice: a process may die before what it has handled is settled.
-async fn all_handled(service: &Service, count: u32, letters: &mut DeadLetters) {
+async fn all_handled(service: &Service, count: u32, letters: &mut [DeadLetters]) {
     let begun = Instant::now();
     loop {
         let handled: BTreeSet<u32> = service.effects("end").into_iter().collect();
@@ -92,26 +118,45 @@ async fn all_handled(service: &Service, count: u32, letters: &mut DeadLetters) {
             return;
         }
         if begun.elapsed() > PATIENCE {
-            let dead = letters.list(&Filter::all()).await.unwrap();
-            panic!("handled: {handled:?}; given up: {dead:#?}");
+            panic!("handled: {handled:?}; given up: {:?}", list(letters).await);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 macro_rules! on {
-    ($($name:ident $options:literal $beside:literal;)*) => {$(
-        #[tokio::test]
-        async fn $name() {
-            let Some(url) = broker(stringify!($name)) else { return };
-            // A process that died is given up soon.
-            let sign = if url.contains('?') { '&' } else { '?' };
-            what_ends_every_process_is_given_up(format!("{url}{sign}{}", $options), $beside).await;
+    ($($name:ident $options:literal;)*) => {$(
+        mod $name {
+            use super::*;
+
+            /// One at a time: they take their work from the same topics.
+            static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+            /// A process that died is given up soon.
+            fn url() -> Option<String> {
+                let url = broker(stringify!($name))?;
+                let sign = if url.contains('?') { '&' } else { '?' };
+                Some(format!("{url}{sign}{}", $options))
+            }
+
+            #[tokio::test]
+            async fn beside_others() {
+                let Some(url) = url() else { return };
+                let _turn = TURN.lock().await;
+                what_ends_every_process_is_given_up(url, in_the_middle()).await;
+            }
+
+            #[tokio::test]
+            async fn before_all_others() {
+                let Some(url) = url() else { return };
+                let _turn = TURN.lock().await;
+                what_ends_every_process_is_given_up(url, first_in_order()).await;
+            }
         }
     )*};
 }
 on! {
-    kafka "session_timeout=1s" false;
-    rabbitmq "heartbeat=10s" true;
-    redis "lease=1s" true;
+    kafka "session_timeout=1s";
+    rabbitmq "heartbeat=10s";
+    redis "lease=1s";
 }

@@ -13,6 +13,12 @@ use crate::listener::{Context, Outcome};
 /// committed now and then.
 const SETTLED: Duration = Duration::from_millis(250);
 
+/// So long one waits for another to be handled: what that waits for may be this one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One in so many is not put behind the others: the first of many would nearly always be the first otherwise.
+const BEHIND: u8 = 8;
+
 /// The right to handle such a message. Others may some time after it was dropped.
 pub(super) struct Alone(Option<OwnedMutexGuard<()>>);
 
@@ -34,7 +40,7 @@ impl Lane<'_> {
     pub(super) fn goes_behind(&self, cx: &Context) -> bool {
         // Another attempt is known here alone, and would be forgotten.
         let is_known = cx.attempt == cx.delivery.origin.attempt();
-        let goes = is_known && fastrand::bool() && self.queue.push_last(&cx.delivery);
+        let goes = is_known && fastrand::u8(..BEHIND) > 0 && self.queue.push_last(&cx.delivery);
         if let Some(breaker) = self.work.breaker.as_ref().filter(|_| goes) {
             // It may have been the one that was let through.
             breaker.note(&Outcome::Release);
@@ -46,13 +52,16 @@ impl Lane<'_> {
     pub(super) async fn wait_to_be_alone(&mut self) -> Option<Outcome> {
         self.wait();
         let (work, queue) = (self.work, self.queue);
-        let guard = tokio::select! {
+        let refused = tokio::select! {
             biased;
-            () = queue.closed() => None,
-            guard = work.alone.clone().lock_owned() => Some(guard),
+            () = queue.closed() => Some(Outcome::Release),
+            guard = work.policy.suspects.turn() => {
+                self.alone = Some(Alone(Some(guard)));
+                None
+            }
+            () = tokio::time::sleep(PATIENCE) => None,
         };
         self.stopwatch.start();
-        self.alone = guard.map(|guard| Alone(Some(guard)));
-        self.alone.is_none().then_some(Outcome::Release)
+        refused
     }
 }
