@@ -117,9 +117,11 @@ async fn all_handled(service: &Service, count: u32, letters: &mut [DeadLetters])
         if handled.iter().copied().eq(1..=count) {
             return;
         }
-        if begun.elapsed() > PATIENCE {
-            panic!("handled: {handled:?}; given up: {:?}", list(letters).await);
-        }
+        let given_up = list(letters).await;
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "handled: {handled:?}; given up: {given_up:?}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
