@@ -1,5 +1,6 @@
 //! Asks the cluster: whether it is there, which topics it has, how far they reach.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
-use rdkafka::topic_partition_list::Offset;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
 use crate::failure::{coded, failure};
 use crate::lock::lock;
@@ -241,10 +242,15 @@ pub(crate) fn committed(
         if let (Offset::Offset(offset), Some(place)) =
             (element.offset(), positions.get_mut(element.partition() as usize))
         {
-            *place = Some((offset, element.metadata().to_owned()));
+            *place = Some((offset, metadata(&element)));
         }
     }
     Ok(positions)
+}
+
+/// What rides beside a position. Somebody else's need not be text, and rdkafka panics then.
+pub(crate) fn metadata(element: &TopicPartitionListElem<'_>) -> String {
+    catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())).unwrap_or_default()
 }
 
 /// Asks again while a topic's partitions are between leaders, as new ones are for a moment. Blocks.

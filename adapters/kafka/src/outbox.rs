@@ -161,11 +161,15 @@ impl Outbox {
             .map(|going| (&going.destination.topic, going.destination.purpose))
             .collect();
         for (topic, purpose) in topics {
-            self.topics.forget(topic);
-            // What fails here is told for each message by the second attempt.
-            if self.topics.ensure(topic, purpose).await.is_ok() {
-                self.publisher.learn(topic).await;
-            }
+            self.make_topic_again(topic, purpose).await;
+        }
+    }
+
+    /// A topic was deleted since it was last seen. What fails here is told by the second attempt to send to it.
+    pub(crate) async fn make_topic_again(&self, topic: &str, purpose: Purpose) {
+        self.topics.forget(topic);
+        if self.topics.ensure(topic, purpose).await.is_ok() {
+            self.publisher.learn(topic).await;
         }
     }
 
@@ -200,7 +204,9 @@ impl Outbox {
             .map(|(partition, going)| Parcel {
                 topic: &going.destination.topic,
                 partition: *partition,
-                not_before: delay(going.outgoing).and(going.outgoing.not_before),
+                // Told also where it is due: the last header counts, and the message may have brought one of that name.
+                not_before: (going.destination.purpose == Purpose::Retry)
+                    .then(|| going.outgoing.not_before.unwrap_or(SystemTime::UNIX_EPOCH)),
                 message: &going.outgoing.message,
             })
             .collect();

@@ -77,7 +77,7 @@ impl Planner {
             },
             None => false,
         };
-        let mut partitions = None;
+        let (mut partitions, mut positioned) = (None, false);
         let purpose = self.outbox.topics.purpose(spec.topic());
         match self.ensure(spec.topic(), purpose, 0).await {
             Ok(found) => partitions = found,
@@ -89,7 +89,7 @@ impl Planner {
         let record = self.copies_of(spec.topic(), partitions.is_some()).await;
         if let Some(partitions) = partitions {
             match self.position(spec, partitions, declared_before).await {
-                Ok(true) => {}
+                Ok(true) => positioned = true,
                 Ok(false) => {
                     let (group, topic) = (consumer_group(spec, &self.settings.client.instance), spec.topic());
                     note(
@@ -111,6 +111,8 @@ impl Planner {
             .publishes
             .iter()
             .map(|topic| (topic.to_string(), Purpose::of(topic)));
+        // Made without a position, it would show that the group had one, which has expired.
+        let retry = retry.filter(|_| positioned || self.mode == Topology::Verify);
         let retry_name = retry.clone();
         let retry = retry.map(|topic| (topic, Purpose::Retry));
         let mut internal = Vec::new();

@@ -253,3 +253,22 @@ async fn what_differs_is_told() {
     );
     broker.close(PATIENCE).await.unwrap();
 }
+
+/// librdkafka asks for ever to be taken into a group that refuses it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_takes_nobody_in_is_told() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let topic = unique("refused");
+    // Shorter than the broker allows.
+    let broker = connect(&own, "&session_timeout=500ms").await;
+    let specs = vec![spec(&topic, "g")];
+    broker.plan(&specs, Topology::Declare).await.unwrap();
+    let mut subscription = broker.open(specs).await.unwrap().remove(0);
+    let mut none = Vec::new();
+    let next = subscription.receiver.next(1, &mut none);
+    let told = tokio::time::timeout(PATIENCE, next).await.unwrap();
+    let error = told.unwrap_err().to_string();
+    assert!(error.contains("session timeout"), "{error}");
+    broker.close(PATIENCE).await.unwrap();
+}

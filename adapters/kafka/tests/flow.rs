@@ -159,7 +159,15 @@ async fn a_header_alone_proves_nothing() {
         .await
         .remove(0)
         .unwrap();
-    assert_eq!(listener.one().await.origin, Origin::Topic);
+    let received = listener.one().await;
+    assert_eq!(received.origin, Origin::Topic);
+    // Nor does it on the return path: what is due is delivered.
+    let copy = Outgoing::to_inbox(topic.as_str(), "g", received.message);
+    let retried = listener
+        .settle(received.token, Verdict::Ack { emit: vec![copy] })
+        .await;
+    assert!(matches!(retried, Settled::Done), "{retried:?}");
+    assert!(matches!(listener.one().await.origin, Origin::ReturnPath { .. }));
     broker.close(PATIENCE).await.unwrap();
 }
 

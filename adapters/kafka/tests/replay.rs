@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use postrider_contract::names;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use support::{PATIENCE, connect, dead_of, open, publish, spec, unique, url_with};
 
@@ -52,4 +53,34 @@ async fn a_replay_one_by_one_is_quick_and_leaves_nothing_behind() {
         (COUNT as i64, COUNT as i64),
         "resolved ones are deleted"
     );
+}
+
+/// Somebody deleted what a replay notes itself in: it is made again, and nothing is replayed twice.
+#[tokio::test]
+async fn replays_go_on_without_what_was_noted() {
+    let (topic, broker) = (unique("unnoted"), connect().await);
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1", "2"]).await;
+    let copies = listener.drain(2, PATIENCE).await;
+    let copies = copies.iter().map(|delivery| dead_of(delivery, "g")).collect();
+    for answer in broker.publish(copies).await {
+        answer.unwrap();
+    }
+    let dead_topic = names::dead_letter_topic(&topic, "g");
+    let mut dead = broker.dead_letters(&dead_topic, &topic, "g");
+    let all = dead.browse(None, 100).await.unwrap();
+    dead.replay(&[all[0].id.clone()]).await.remove(0).unwrap();
+    let (host, port) = url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .create()
+        .unwrap();
+    let notes = format!("{dead_topic}.resolved.inbox");
+    let deleted = admin.delete_topics(&[notes.as_str()], &AdminOptions::new()).await;
+    deleted.unwrap().remove(0).unwrap();
+    dead.replay(&[all[1].id.clone()]).await.remove(0).unwrap();
+    assert_eq!(listener.drain(2, PATIENCE).await.len(), 2);
+    let left = dead.browse(None, 100).await.unwrap();
+    assert!(left.iter().all(|letter| letter.id != all[1].id), "{left:?}");
+    broker.close(PATIENCE).await.unwrap();
 }

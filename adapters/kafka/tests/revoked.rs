@@ -5,10 +5,10 @@ mod support;
 use std::ops::{Deref, DerefMut};
 use std::time::Instant;
 
-use postrider_contract::{ErrorKind, Outgoing};
+use postrider_contract::{ErrorKind, Outgoing, Topology};
 use postrider_own_broker::Load;
 use support::own::OwnBroker;
-use support::{PATIENCE, client, message, spec, unique};
+use support::{PATIENCE, client, message, open, publish, spec, text, unique};
 
 const REFUSED: &str = "Topic authorization failed";
 
@@ -136,5 +136,29 @@ async fn a_refused_producer_id_is_asked_for_again() {
         assert!(begun.elapsed() < PATIENCE, "{error}");
         tokio::time::sleep(PATIENCE / 100).await;
     }
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// A start that fails over its position leaves nothing behind that shows a group which has lost one: it would go on with
+/// everything that the topic retains.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_refused_begins_where_it_is_declared() {
+    let own = OwnBroker::with_acls();
+    let topic = unique("begins");
+    let broker = postrider_kafka::connect(&own.url_with(""), client("begins"))
+        .await
+        .unwrap();
+    publish(&broker, &topic, &["old"]).await;
+    let group = format!("{topic}.g");
+    let refusal = ["--deny-principal", "User:ANONYMOUS", "--operation", "Read"];
+    let acls = |what: &[&str]| own.cli(&[&["acls"], what, &refusal, &["--group", &group]].concat());
+    acls(&["--add"]);
+    let specs = [spec(&topic, "g")];
+    let refused = broker.plan(&specs, Topology::Declare).await.unwrap_err();
+    assert!(refused[0].what.contains("the position of group"), "{refused:?}");
+    acls(&["--remove", "--force"]);
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["new"]).await;
+    assert_eq!(text(&listener.one().await), "new");
     broker.close(PATIENCE).await.unwrap();
 }

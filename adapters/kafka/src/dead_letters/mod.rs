@@ -261,6 +261,18 @@ impl Letters {
                 message,
             })
             .collect();
+        let answers = self.outbox.publisher.send(&parcels).await;
+        let is_gone = |answer: &Result<(), Error>| {
+            answer
+                .as_ref()
+                .is_err_and(|error| error.kind() == ErrorKind::Topology)
+        };
+        if !answers.iter().any(is_gone) {
+            return answers;
+        }
+        // Nothing is lost by a mark that is there twice.
+        self.outbox.make_topic_again(&topic, Purpose::Resolved).await;
+        lock(&self.resolved).read_anew();
         self.outbox.publisher.send(&parcels).await
     }
 

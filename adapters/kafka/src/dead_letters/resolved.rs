@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use postrider_contract::{Bytes, Error, Message, dead_letter_id};
+use postrider_contract::{Bytes, Error, ErrorKind, Message, dead_letter_id};
 
 use super::Place;
 use crate::inspector::{Extent, Inspector};
@@ -26,13 +26,26 @@ impl Resolved {
         }
     }
 
+    /// The topic was made anew: it is read from its beginning, and what it said before holds.
+    pub(crate) fn read_anew(&mut self) {
+        self.next = 0;
+    }
+
     /// Reads what is new. Blocks.
     pub(crate) fn refresh(&mut self, inspector: &Inspector) -> Result<(), Error> {
         // Made when the first dead letter is resolved.
         if inspector.partitions(&self.topic)?.is_none() {
             return Ok(());
         }
-        let extent = inspector.extent(&self.topic, 0)?;
+        let extent = match inspector.extent(&self.topic, 0) {
+            Ok(extent) => extent,
+            // Deleted just now.
+            Err(error) if error.kind() == ErrorKind::Topology => {
+                self.read_anew();
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         if extent.high < self.next {
             *self = Self::new(std::mem::take(&mut self.topic));
         }

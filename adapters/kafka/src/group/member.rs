@@ -1,6 +1,5 @@
 //! Membership of a consumer group: what is assigned, taken away and lost.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
 use crate::failure::{code, kind};
 use crate::incarnation;
-use crate::inspector::names_brokers;
+use crate::inspector::{metadata, names_brokers};
 use crate::observer;
 use crate::options::Settings;
 use crate::progress::Progress;
@@ -118,7 +117,10 @@ impl Member {
         }
         match code {
             Code::AllBrokersDown => self.degrade(&told),
-            Code::Fatal => self.shared.fail(told),
+            // librdkafka tries these for ever.
+            Code::Fatal | Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol => {
+                self.shared.fail(told);
+            }
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
                 self.degrade(&told);
                 self.repair.notify_one();
@@ -127,6 +129,7 @@ impl Member {
                 group = self.group,
                 "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
             ),
+            _ if self.shared.lock().starting => self.degrade(&told),
             _ => {}
         }
     }
@@ -204,10 +207,7 @@ impl Member {
             let route = self.routes.of(element.topic())?;
             let (start, before) = match element.offset() {
                 Offset::Offset(offset) if known && element.error().is_ok() => {
-                    // Somebody else's metadata need not be text, and rdkafka panics then.
-                    let text =
-                        catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())).unwrap_or_default();
-                    (Some(offset), Progress::decode(&text, offset))
+                    (Some(offset), Progress::decode(&metadata(element), offset))
                 }
                 _ if known => (
                     Self::first_start(consumer, route, element.partition()),

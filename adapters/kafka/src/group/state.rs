@@ -39,6 +39,7 @@ impl Shared {
                 boxes: (0..mailboxes).map(|_| Mailbox::default()).collect(),
                 phase: Phase::Open,
                 degraded: true,
+                starting: true,
                 dirty: false,
                 hurry: false,
                 joined: false,
@@ -144,6 +145,8 @@ pub(crate) struct State {
     pub(crate) phase: Phase,
     /// Nothing flows for now.
     pub(crate) degraded: bool,
+    /// Nothing has ever flowed, and nothing was told of that.
+    pub(crate) starting: bool,
     /// Some lane has something to commit.
     pub(crate) dirty: bool,
     /// And at once.
@@ -198,9 +201,10 @@ impl State {
             .all(|mailbox| mailbox.choked || mailbox.size <= most)
     }
 
-    /// Nothing flows: told once.
+    /// Nothing flows: told once, also where nothing ever has.
     pub(crate) fn degrade(&mut self, error: &Error) {
-        if !self.degraded && self.is_open() {
+        let is_news = std::mem::take(&mut self.starting) || !self.degraded;
+        if is_news && self.is_open() {
             tracing::warn!(%error, "Kafka is out of reach");
             self.boxes
                 .iter_mut()
@@ -212,7 +216,7 @@ impl State {
     /// Messages flow again, if there is an assignment.
     pub(crate) fn recover(&mut self) {
         if self.degraded && self.joined {
-            self.degraded = false;
+            (self.degraded, self.starting) = (false, false);
             self.boxes
                 .iter_mut()
                 .for_each(|mailbox| mailbox.tell(Event::Ready));
