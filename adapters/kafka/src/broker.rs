@@ -318,33 +318,37 @@ impl Chores {
     /// Deletes retries that are done: their topics keep everything for ever otherwise.
     async fn delete_finished(&self, deleted: &mut BTreeMap<(String, i32), i64>) -> Result<(), Error> {
         let mut list = TopicPartitionList::new();
+        let mut finished = BTreeMap::new();
         for group in self.running() {
             for (topic, partition, offset) in group.finished_retries() {
-                let before = deleted.entry((topic.clone(), partition)).or_insert(0);
-                if offset > *before {
-                    *before = offset;
-                    list.add_partition_offset(&topic, partition, Offset::Offset(offset))
-                        .map_err(|error| failure("deleting finished retries", &error))?;
+                let place = (topic, partition);
+                // Less than before: the topic was made anew.
+                if deleted.get(&place).is_some_and(|&before| before == offset) {
+                    continue;
                 }
+                list.add_partition_offset(&place.0, partition, Offset::Offset(offset))
+                    .map_err(|error| failure("deleting finished retries", &error))?;
+                finished.insert(place, offset);
             }
         }
-        if list.count() == 0 {
+        if finished.is_empty() {
             return Ok(());
         }
         let admin = Admin::new(&self.settings)?;
         let answer = admin.client()?.delete_records(&list, &doing()).await;
         admin.close();
-        answer
-            .map(drop)
-            .map_err(|error| failure("deleting finished retries", &error))
+        answer.map_err(|error| failure("deleting finished retries", &error))?;
+        deleted.append(&mut finished);
+        Ok(())
     }
 
     /// Makes the topics again that somebody deleted under a running group.
     async fn make_again(&self) {
         for group in self.running() {
             for topic in group.topics() {
-                self.outbox.topics.forget(topic);
-                match self.outbox.topics.ensure(topic, Purpose::of(topic)).await {
+                let topics = &self.outbox.topics;
+                topics.forget(topic);
+                match topics.ensure(topic, topics.purpose(topic)).await {
                     Ok(_) => {}
                     Err(error) => tracing::warn!(%error, "a topic of a running listener is missing"),
                 }

@@ -188,30 +188,30 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let check =
-            |(counted, held, open, position, gaps): &(Vec<(u16, u32)>, u32, bool, u32, Vec<(u16, u16)>)| {
-                let position = i64::from(*position);
-                let mut offset = position - 1;
-                let counted = counted.iter().map(|&(gap, count)| {
-                    offset += 1 + i64::from(gap);
-                    (offset, count)
-                });
-                let counts = Counts::new(counted, &Counts::default());
-                let mut last = position;
-                let ahead = gaps.iter().map(|&(gap, length)| {
-                    let start = last + 1 + i64::from(gap);
-                    last = start + 1 + i64::from(length);
-                    start..last
-                });
-                let progress = Progress {
-                    counts,
-                    held: *held,
-                    open: *open,
-                    incarnation: Incarnation::new("a_b", "c/d+e").filter(|_| held % 2 == 0),
-                    ahead: ahead.collect(),
-                };
-                assert_eq!(Progress::decode(&progress.encode(position), position), progress);
+        type Parts = (Vec<(u16, u32)>, u32, bool, u32, Vec<(u16, u16)>);
+        let check = |(counted, held, open, position, gaps): &Parts| {
+            let position = i64::from(*position);
+            let mut offset = position - 1;
+            let counted = counted.iter().map(|&(gap, count)| {
+                offset += 1 + i64::from(gap);
+                (offset, count)
+            });
+            let counts = Counts::new(counted, &Counts::default());
+            let mut last = position;
+            let ahead = gaps.iter().map(|&(gap, length)| {
+                let start = last + 1 + i64::from(gap);
+                last = start + 1 + i64::from(length);
+                start..last
+            });
+            let progress = Progress {
+                counts,
+                held: *held,
+                open: *open,
+                incarnation: Incarnation::new("a_b", "c/d+e").filter(|_| held % 2 == 0),
+                ahead: ahead.collect(),
             };
+            assert_eq!(Progress::decode(&progress.encode(position), position), progress);
+        };
         bolero::check!().with_type().for_each(check);
     }
 

@@ -24,12 +24,22 @@ const SETTLE_TIME: Duration = Duration::from_secs(10);
 pub(crate) struct Topics {
     settings: Settings,
     inspector: Inspector,
-    /// Name to number of partitions.
-    known: RwLock<HashMap<Arc<str>, i32>>,
+    seen: RwLock<HashMap<Arc<str>, Seen>>,
     making: tokio::sync::Mutex<()>,
     may_make: AtomicBool,
     /// Those of listeners that named one themselves.
     dead_letters: RwLock<HashSet<Arc<str>>>,
+}
+
+/// What a topic was like when it was last seen, and is again if it is made again: consumers go by its number of partitions.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// `None`: it was never there.
+    partitions: Option<i32>,
+    /// How many bytes a record was to have room for.
+    record: usize,
+    /// It turned out to be gone.
+    gone: bool,
 }
 
 impl Topics {
@@ -37,7 +47,7 @@ impl Topics {
         Self {
             settings,
             inspector,
-            known: RwLock::default(),
+            seen: RwLock::default(),
             making: tokio::sync::Mutex::default(),
             may_make: AtomicBool::new(true),
             dead_letters: RwLock::default(),
@@ -67,14 +77,23 @@ impl Topics {
 
     /// How many partitions a topic has that was seen before.
     pub(crate) fn known(&self, topic: &str) -> Option<i32> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.get(topic).copied()
+        let seen = self.seen(topic);
+        seen.partitions.filter(|_| !seen.gone)
     }
 
     /// A topic turned out to be gone: it is looked for again.
     pub(crate) fn forget(&self, topic: &str) {
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.remove(topic);
+        self.note(topic, |seen| seen.gone = true);
+    }
+
+    fn seen(&self, topic: &str) -> Seen {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        seen.get(topic).copied().unwrap_or_default()
+    }
+
+    fn note(&self, topic: &str, change: impl FnOnce(&mut Seen)) {
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        change(seen.entry(topic.into()).or_default());
     }
 
     /// The number of partitions of a topic; `None`: it does not exist.
@@ -82,21 +101,19 @@ impl Topics {
         let name: Arc<str> = topic.into();
         let partitions = self
             .inspector
-            .ask({
-                let name = name.clone();
-                move |inspector| inspector.partitions(&name)
-            })
+            .ask(move |inspector| inspector.partitions(&name))
             .await?;
         if let Some(partitions) = partitions {
-            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            known.insert(name, partitions);
+            self.note(topic, |seen| {
+                (seen.partitions, seen.gone) = (Some(partitions), false);
+            });
         }
         Ok(partitions)
     }
 
-    /// The number of partitions of a topic, which is made if it does not exist.
+    /// The number of partitions of a topic, which is made if it does not exist: as it was, if it was ever there.
     pub(crate) async fn ensure(&self, topic: &str, purpose: Purpose) -> Result<i32, Error> {
-        self.ensure_for(topic, purpose, 0).await
+        self.ensure_for(topic, purpose, self.seen(topic).record).await
     }
 
     /// The same; one that is made for copies takes records of this many bytes.
@@ -106,6 +123,9 @@ impl Topics {
         purpose: Purpose,
         record: usize,
     ) -> Result<i32, Error> {
+        if record > self.seen(topic).record {
+            self.note(topic, |seen| seen.record = record);
+        }
         if let Some(partitions) = self.known(topic) {
             return Ok(partitions);
         }
@@ -144,10 +164,11 @@ impl Topics {
             Purpose::Ordinary | Purpose::Resolved => self.settings.ordinary_record(),
         }
         .to_string();
-        let partitions = match purpose {
-            Purpose::Ordinary => self.settings.partitions,
-            Purpose::Retry => self.retry_partitions(topic).await?,
-            Purpose::DeadLetters | Purpose::Resolved => 1,
+        let partitions = match (self.seen(topic).partitions, purpose) {
+            (Some(before), _) => before,
+            (None, Purpose::Ordinary) => self.settings.partitions,
+            (None, Purpose::Retry) => self.retry_partitions(topic).await?,
+            (None, Purpose::DeadLetters | Purpose::Resolved) => 1,
         };
         let mut new = NewTopic::new(
             topic,

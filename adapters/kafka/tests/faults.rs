@@ -5,9 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Topology, Verdict, names};
+use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Spec, Topology, Verdict, names};
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use support::own::OwnBroker;
 use support::{PATIENCE, client, message, open, publish, retry_of, spec, text, unique};
 use tokio::sync::Semaphore;
@@ -270,5 +270,45 @@ async fn a_group_that_takes_nobody_in_is_told() {
     let told = tokio::time::timeout(PATIENCE, next).await.unwrap();
     let error = told.unwrap_err().to_string();
     assert!(error.contains("session timeout"), "{error}");
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// What is made again under a running group is as it was when the group began: its consumers go by that.
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_made_again_as_they_were() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let (topic, failed) = (unique("grown"), unique("failed"));
+    let broker = connect(&own, "&partitions=1&retry_partitions=6").await;
+    let with_letters = Spec {
+        dead_letter: Some(failed.as_str().into()),
+        ..spec(&topic, "g")
+    };
+    let mut listener = open(&broker, with_letters.clone()).await;
+    let mut of_letters = open(&broker, spec(&failed, "h")).await;
+    let (host, port) = own.url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .create()
+        .unwrap();
+    let grown = admin
+        .create_partitions([&NewPartitions::new(&topic, 6)], &AdminOptions::new())
+        .await;
+    grown.unwrap().remove(0).unwrap();
+    let retries = format!("{topic}.g.retry");
+    for (topic, listener) in [(&retries, &mut listener), (&failed, &mut of_letters)] {
+        let deleted = admin.delete_topics(&[topic.as_str()], &AdminOptions::new()).await;
+        deleted.unwrap().remove(0).unwrap();
+        listener.event(|event| matches!(event, Event::Degraded(_))).await;
+        listener.event(|event| matches!(event, Event::Ready)).await;
+    }
+    // All of the retries come, wherever they lie.
+    let copies = (0..10).map(|n| Outgoing::to_inbox(topic.as_str(), "g", message(&n.to_string())));
+    for answer in broker.publish(copies.collect()).await {
+        answer.unwrap();
+    }
+    assert_eq!(listener.drain(10, PATIENCE).await.len(), 10);
+    // Dead letters are kept, whatever their topic's name.
+    broker.plan(&[with_letters], Topology::Verify).await.unwrap();
     broker.close(PATIENCE).await.unwrap();
 }
