@@ -1,10 +1,14 @@
 //! Listeners with `dedup`, on an embedded broker and a virtual clock.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use postrider::contract::{Message as RawMessage, Outgoing};
+use postrider::contract::{
+    Address, Broker, Capabilities, Client, DeadLetters, Message as RawMessage, Outgoing, Problem, Receipt,
+    Spec, Status, Subscription, Topology,
+};
 use postrider::dedup::{DedupScope, DedupStore, MemoryStore};
 use postrider::prelude::*;
 use postrider::testing::TestApp;
@@ -575,5 +579,70 @@ async fn what_is_not_confirmed_is_told_as_that() {
         (&ListenerState::Ready, 3),
         "once each"
     );
+    running.shutdown().await.unwrap();
+}
+
+/// The embedded broker, but for the answers to invoices: one of each, the first first, then its own.
+struct Refuses(Arc<dyn Broker>, Mutex<VecDeque<ErrorKind>>);
+
+#[postrider::async_trait]
+impl Broker for Refuses {
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
+        self.0.plan(all, mode).await
+    }
+
+    async fn open(&self, all: Vec<Spec>) -> Result<Vec<Subscription>, Error> {
+        self.0.open(all).await
+    }
+
+    async fn publish(&self, batch: Vec<Outgoing>) -> Vec<Result<Receipt, Error>> {
+        let is_invoice = |outgoing: &Outgoing| outgoing.to == Address::Topic("dedup.invoice".into());
+        let next = || self.1.lock().unwrap().pop_front();
+        match batch.iter().any(is_invoice).then(next).flatten() {
+            Some(kind) => vec![Err(Error::new(kind, "refused")); batch.len()],
+            None => self.0.publish(batch).await,
+        }
+    }
+
+    fn dead_letters(&self, dead_letter_topic: &str, source: &str, group: &str) -> Box<dyn DeadLetters> {
+        self.0.dead_letters(dead_letter_topic, source, group)
+    }
+
+    async fn status(&self, all: &[Spec]) -> Result<Vec<Status>, Error> {
+        self.0.status(all).await
+    }
+
+    async fn close(&self, deadline: Duration) -> Result<(), Error> {
+        self.0.close(deadline).await
+    }
+}
+
+/// Nobody waits for a confirmation any more, and messages flow.
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_for_good_at_last_leaves_the_listener_ready() {
+    let client = Client {
+        application: "refuses".into(),
+        instance: "1".into(),
+    };
+    let answers = [ErrorKind::Unavailable, ErrorKind::TooLarge].into();
+    let broker = Refuses(postrider_memory::isolated(client), Mutex::new(answers));
+    let running = App::on(Arc::new(broker)).listen(listeners![bills]);
+    let running = running.start().await.unwrap();
+    running.ready().await.unwrap();
+    let publisher = running.publisher();
+    publisher.topic("dedup.billed").send_bytes("x").await.unwrap();
+    while running.status()[0].counts.dead_lettered == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(running.status()[0].state, ListenerState::Ready);
+    publisher.topic("dedup.billed").send_bytes("y").await.unwrap();
+    while running.status()[0].counts.handled == 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(running.status()[0].state, ListenerState::Ready);
     running.shutdown().await.unwrap();
 }

@@ -246,13 +246,13 @@ async fn until_confirmed(
     let mut failures = 0;
     loop {
         let error = match publisher.publish(vec![outgoing.clone()]).await.pop() {
-            Some(Err(error)) if is_hopeless(&error, std::slice::from_ref(outgoing)) => return Err(error),
-            Some(Err(error)) => error,
-            Some(Ok(_)) | None => {
+            Some(Err(error)) if !is_hopeless(&error, std::slice::from_ref(outgoing)) => error,
+            ended => {
+                // Refused for good too: nobody waits for its confirmation any more.
                 if failures > 0 {
                     unconfirmed(None);
                 }
-                return Ok(());
+                return ended.transpose().map(drop);
             }
         };
         failures += 1;
