@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::contract::{Broker, Error, ErrorKind, Spec, Status};
 use crate::engine::{ListenerState, Work};
 use crate::meter::{Counts, Depths, INTERVAL, OWN_INTERVAL, Subject};
 
-/// How long a broker may take to tell its depths.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a broker may take to tell its depths, where nobody waits for it.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The listeners of an app and their brokers.
 pub(crate) struct Overview {
@@ -73,10 +75,10 @@ impl Overview {
             .is_some()
     }
 
-    /// The depths of every listener, in the order of [`Overview::status`]; each broker is asked once, for all of its own.
-    pub(crate) async fn depths(&self) -> Vec<Result<Status, Error>> {
-        let mut answers: Vec<Option<Result<Status, Error>>> = self.listeners.iter().map(|_| None).collect();
-        for (name, broker) in &self.brokers {
+    /// The depths of every listener, in the order of [`Overview::status`]. Brokers are asked side by side, each once for all
+    /// of its own, and each may take so long.
+    pub(crate) async fn depths(&self, patience: Duration) -> Vec<Result<Status, Error>> {
+        let asked = self.brokers.iter().map(async |(name, broker)| {
             let (places, specs): (Vec<usize>, Vec<Spec>) = self
                 .listeners
                 .iter()
@@ -85,26 +87,24 @@ impl Overview {
                 .map(|(place, listener)| (place, listener.spec.clone()))
                 .unzip();
             if specs.is_empty() {
-                continue;
+                return Vec::new();
             }
-            let told = tokio::time::timeout(PATIENCE, broker.status(&specs)).await;
-            match told.unwrap_or_else(|_| Err(no_answer("in time"))) {
-                Ok(statuses) => {
-                    for (place, status) in places.into_iter().zip(statuses) {
-                        answers[place] = Some(Ok(status));
-                    }
-                }
-                Err(error) => {
-                    for place in places {
-                        answers[place] = Some(Err(error.clone()));
-                    }
-                }
-            }
+            let told = tokio::time::timeout(patience, broker.status(&specs)).await;
+            let told = match told.unwrap_or_else(|_| Err(no_answer("in time"))) {
+                Ok(statuses) => statuses.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); places.len()],
+            };
+            places.into_iter().zip(told).collect()
+        });
+        let mut answers: Vec<_> = self
+            .listeners
+            .iter()
+            .map(|_| Err(no_answer("for this listener")))
+            .collect();
+        for (place, answer) in join_all(asked).await.into_iter().flatten() {
+            answers[place] = answer;
         }
         answers
-            .into_iter()
-            .map(|answer| answer.unwrap_or_else(|| Err(no_answer("for this listener"))))
-            .collect()
     }
 
     /// Sets the gauges again and again.
@@ -134,7 +134,7 @@ impl Overview {
         let mut ticks = every(INTERVAL);
         loop {
             ticks.tick().await;
-            let depths = self.depths().await;
+            let depths = self.depths(PATIENCE).await;
             for ((listener, gauges), depth) in self.listeners.iter().zip(gauges).zip(depths) {
                 if let Err(error) = &depth {
                     let name = &listener.spec.listener;

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::check::{self, Planned};
 use super::dedup::{Given, Stores};
-use super::overview::{ListenerStatus, Overview, Started};
+use super::overview::{ListenerStatus, Overview, PATIENCE, Started};
 use super::{App, brokers, table};
 use crate::Publisher;
 use crate::contract::{Broker, Capabilities, Error, ErrorKind, Sharing, Spec, Status, Subscription};
@@ -381,7 +381,7 @@ impl Running {
     /// # Errors
     /// A broker did not answer.
     pub async fn depths(&self) -> Result<Vec<Status>, Error> {
-        self.overview.depths().await.into_iter().collect()
+        self.overview.depths(PATIENCE).await.into_iter().collect()
     }
 
     /// The dead letters of a listener, asked of its broker; `None` where there is no listener of this name.

@@ -79,18 +79,14 @@ impl Rates {
         &self,
         place: usize,
         status: &ListenerStatus,
-        depths: Option<&Result<Status, Error>>,
+        depths: &Result<Status, Error>,
     ) -> Value {
         let counts = &status.counts;
         let (rates, idle) = self.of(place, counts);
         let (state, reason) = state(&status.state);
         let (depths, untold) = match depths {
-            Some(Ok(depths)) => (*depths, None),
-            Some(Err(error)) => (Status::default(), Some(error.to_string())),
-            None => {
-                let untold = "the broker did not answer in time".to_owned();
-                (Status::default(), Some(untold))
-            }
+            Ok(depths) => (*depths, None),
+            Err(error) => (Status::default(), Some(error.to_string())),
         };
         json!({
             "name": status.name,

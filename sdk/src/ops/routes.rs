@@ -8,7 +8,7 @@ use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap
 use hyper::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::listeners::{Rates, state};
@@ -18,7 +18,7 @@ use crate::contract::{Bytes, Error, Status};
 
 /// Brokers are not asked for their depths more often, however often `/listeners` is.
 const DEPTHS_AGE: Duration = Duration::from_secs(1);
-/// How long `/listeners` waits for them: whoever looks at a broker that is down wants the rest at once.
+/// How long `/listeners` waits for each: whoever looks at a broker that is down wants the rest at once.
 const DEPTHS_PATIENCE: Duration = Duration::from_secs(2);
 const INDEX: &str = "postrider\n\n/metrics\n/health/live\n/health/ready\n/listeners\n\
                      POST /listeners/<name>/pause\nPOST /listeners/<name>/resume\n";
@@ -29,8 +29,8 @@ pub(super) struct Ops {
     rates: Rates,
     token: Option<String>,
     drain: CancellationToken,
-    /// When they were asked for last; nothing where they did not answer in time.
-    depths: Mutex<Option<(Instant, Option<Depths>)>>,
+    /// What they told last, and when.
+    depths: Mutex<Option<(Instant, Depths)>>,
 }
 
 /// What brokers answered, a listener each.
@@ -107,18 +107,18 @@ impl Ops {
     }
 
     async fn listeners(&self) -> Answer {
-        let mut depths = self.depths.lock().await;
-        if depths.as_ref().is_none_or(|(at, _)| at.elapsed() > DEPTHS_AGE) {
-            let told = timeout(DEPTHS_PATIENCE, self.overview.depths()).await;
-            *depths = Some((Instant::now(), told.ok()));
-        }
-        let depths = depths.as_ref().and_then(|(_, depths)| depths.as_ref());
-        let status = self.overview.status();
-        let tell = |(place, status)| {
-            let depths = depths.and_then(|depths| depths.get(place));
-            self.rates.tell(place, status, depths)
+        let mut held = self.depths.lock().await;
+        let depths = match held.take() {
+            Some((at, depths)) if at.elapsed() <= DEPTHS_AGE => (at, depths),
+            _ => {
+                let depths = self.overview.depths(DEPTHS_PATIENCE).await;
+                (Instant::now(), depths)
+            }
         };
-        let listeners: Vec<Value> = status.iter().enumerate().map(tell).collect();
+        let (_, depths) = held.insert(depths);
+        let status = self.overview.status();
+        let tell = |(place, (status, depths))| self.rates.tell(place, status, depths);
+        let listeners: Vec<Value> = status.iter().zip(&*depths).enumerate().map(tell).collect();
         told(StatusCode::OK, &json!({ "listeners": listeners }))
     }
 

@@ -9,6 +9,7 @@ mod http;
 mod kit;
 mod losses;
 mod outage;
+mod silent;
 
 use std::sync::Arc;
 use std::time::Duration;
