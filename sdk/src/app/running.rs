@@ -92,10 +92,20 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     }
     refuse(&problems, ErrorKind::Config)?;
 
+    let drain = CancellationToken::new();
+    let mut beside = JoinSet::new();
     #[cfg(feature = "ops")]
-    let ops = match ops.address {
-        Some(address) => Some((crate::ops::bind(address).await?, ops.token)),
-        None => None,
+    let (ops_address, started) = {
+        let started = Arc::default();
+        let mut bound = None;
+        if let Some(address) = ops.address {
+            let socket = crate::ops::bind(address).await?;
+            bound = socket.local_addr().ok();
+            // From now on, so that who asks whether the process lives is answered while a broker is slow.
+            let seen = Arc::clone(&started);
+            beside.spawn(crate::ops::serve(socket, seen, ops.token, drain.clone()));
+        }
+        (bound, started)
     };
     #[cfg(not(feature = "ops"))]
     let () = ops;
@@ -134,7 +144,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 state: Arc::new(state),
                 middleware: middleware.into(),
                 publishers: brokers.iter().map(publisher).collect(),
-                drain: CancellationToken::new(),
+                drain,
                 cut_off: CancellationToken::new(),
                 drain_deadline,
                 metrics,
@@ -148,17 +158,11 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
                 }
             }
             let overview = Arc::new(Overview { listeners, brokers });
-            let mut beside = JoinSet::new();
             if metrics {
                 beside.spawn(overview.clone().keep_gauges());
             }
             #[cfg(feature = "ops")]
-            let ops_address = ops.and_then(|(socket, token)| {
-                let address = socket.local_addr().ok();
-                let drain = shared.drain.clone();
-                beside.spawn(crate::ops::serve(socket, overview.clone(), token, drain));
-                address
-            });
+            let _ = started.set(overview.clone());
             Ok(Running {
                 #[cfg(feature = "ops")]
                 ops_address,

@@ -1,6 +1,6 @@
 //! What is answered to which request.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http_body_util::Full;
@@ -25,7 +25,8 @@ const INDEX: &str = "postrider\n\n/metrics\n/health/live\n/health/ready\n/listen
 
 /// What the endpoint answers from.
 pub(super) struct Ops {
-    overview: Arc<Overview>,
+    /// Nothing during start-up.
+    started: Arc<OnceLock<Arc<Overview>>>,
     rates: Rates,
     token: Option<String>,
     drain: CancellationToken,
@@ -40,9 +41,13 @@ type Depths = Vec<Result<Status, Error>>;
 pub(super) type Answer = Response<Full<Bytes>>;
 
 impl Ops {
-    pub(super) fn new(overview: Arc<Overview>, token: Option<String>, drain: CancellationToken) -> Self {
+    pub(super) fn new(
+        started: Arc<OnceLock<Arc<Overview>>>,
+        token: Option<String>,
+        drain: CancellationToken,
+    ) -> Self {
         Self {
-            overview,
+            started,
             rates: Rates::default(),
             token,
             drain,
@@ -56,7 +61,9 @@ impl Ops {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.rates.sample(&self.overview.status());
+            if let Some(overview) = self.started.get() {
+                self.rates.sample(&overview.status());
+            }
         }
     }
 
@@ -84,11 +91,14 @@ impl Ops {
 
     /// Whether every listener receives; otherwise which does not, and why.
     fn ready(&self) -> Answer {
+        let Some(overview) = self.started.get() else {
+            return starting();
+        };
         let mut reasons = Vec::new();
         if self.drain.is_cancelled() {
             reasons.push(json!({ "state": "draining" }));
         }
-        for listener in self.overview.status() {
+        for listener in overview.status() {
             let (word, reason) = state(&listener.state);
             if word != "ready" {
                 reasons.push(json!({
@@ -107,16 +117,19 @@ impl Ops {
     }
 
     async fn listeners(&self) -> Answer {
+        let Some(overview) = self.started.get() else {
+            return starting();
+        };
         let mut held = self.depths.lock().await;
         let depths = match held.take() {
             Some((at, depths)) if at.elapsed() <= DEPTHS_AGE => (at, depths),
             _ => {
-                let depths = self.overview.depths(DEPTHS_PATIENCE).await;
+                let depths = overview.depths(DEPTHS_PATIENCE).await;
                 (Instant::now(), depths)
             }
         };
         let (_, depths) = held.insert(depths);
-        let status = self.overview.status();
+        let status = overview.status();
         let tell = |(place, (status, depths))| self.rates.tell(place, status, depths);
         let listeners: Vec<Value> = status.iter().zip(&*depths).enumerate().map(tell).collect();
         told(StatusCode::OK, &json!({ "listeners": listeners }))
@@ -135,9 +148,11 @@ impl Ops {
                 "the token is missing or wrong\n".to_owned(),
             );
         }
-        if !self.overview.pause(name, pause) {
-            let names: Vec<_> = self
-                .overview
+        let Some(overview) = self.started.get() else {
+            return starting();
+        };
+        if !overview.pause(name, pause) {
+            let names: Vec<_> = overview
                 .status()
                 .into_iter()
                 .map(|listener| listener.name)
@@ -151,6 +166,15 @@ impl Ops {
         tracing::info!(listener = name, pause, "changed at the operations endpoint");
         told(StatusCode::OK, &json!({ "listener": name, "paused": pause }))
     }
+}
+
+/// Brokers are being connected to, and what is missing on them is made.
+fn starting() -> Answer {
+    let reasons = json!([{ "state": "starting" }]);
+    told(
+        StatusCode::SERVICE_UNAVAILABLE,
+        &json!({ "ready": false, "reasons": reasons }),
+    )
 }
 
 fn metrics() -> Answer {

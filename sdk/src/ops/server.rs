@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hyper::Request;
@@ -35,14 +35,14 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Error> {
     })
 }
 
-/// Answers for ever.
+/// Answers for ever; of the listeners once they are `started`.
 pub(crate) async fn serve(
     listener: TcpListener,
-    overview: Arc<Overview>,
+    started: Arc<OnceLock<Arc<Overview>>>,
     token: Option<String>,
     drain: CancellationToken,
 ) {
-    let ops = Arc::new(Ops::new(overview, token, drain));
+    let ops = Arc::new(Ops::new(started, token, drain));
     tokio::join!(ops.watch(), accept(listener, &ops));
 }
 

@@ -9,20 +9,23 @@ use postrider::contract::{
     Topology,
 };
 use postrider::prelude::*;
-use serde_json::Value;
+use postrider_own_broker::Port;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
-use crate::http::get;
+use crate::http::{get, post};
+use crate::{open, until};
 
-/// The embedded broker, which never tells its depths.
-struct Silent(Arc<dyn Broker>);
+/// The embedded broker, which never tells its depths, and tells what it lacks only when it may.
+struct Silent(Arc<dyn Broker>, Arc<Semaphore>);
 
 impl Silent {
-    fn new() -> Arc<Self> {
+    fn new(may_plan: &Arc<Semaphore>) -> Arc<Self> {
         let client = Client {
             application: "silent".into(),
             instance: "1".into(),
         };
-        Arc::new(Self(postrider_memory::isolated(client)))
+        Arc::new(Self(postrider_memory::isolated(client), may_plan.clone()))
     }
 }
 
@@ -33,6 +36,13 @@ impl Broker for Silent {
     }
 
     async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
+        let Ok(_may) = self.1.acquire().await else {
+            return Err(vec![Problem {
+                listener: all[0].listener.clone(),
+                what: "nothing can be made".into(),
+                help: String::new(),
+            }]);
+        };
         self.0.plan(all, mode).await
     }
 
@@ -66,7 +76,10 @@ async fn on_the_other(_: Bytes) {}
 #[tokio::test]
 async fn a_silent_broker_hides_the_depths_of_no_other() {
     let other = format!("memory://silent-{}", uuid::Uuid::now_v7().simple());
-    let app = App::on(Silent::new()).broker("other", other).ops("0").unwrap();
+    let app = App::on(Silent::new(&open()))
+        .broker("other", other)
+        .ops("0")
+        .unwrap();
     let running = app.listen(listeners![on_the_silent, on_the_other]);
     let running = running.start().await.unwrap();
     running.ready().await.unwrap();
@@ -87,4 +100,46 @@ async fn a_silent_broker_hides_the_depths_of_no_other() {
         "{text}"
     );
     running.shutdown().await.unwrap();
+}
+
+/// A service that is slow to start is not killed for it.
+#[tokio::test]
+async fn during_start_up_the_process_lives_and_is_not_ready() {
+    let port = Port::free();
+    let may_plan = Arc::new(Semaphore::new(0));
+    let app = App::on(Silent::new(&may_plan)).ops(&port.to_string()).unwrap();
+    let app = app.ops_token("secret").listen(listeners![on_the_silent]);
+    let starting = tokio::spawn(app.start());
+    let address = ([127, 0, 0, 1], port.number()).into();
+    until(async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+    let ask = |path| tokio::time::timeout(Duration::from_secs(10), get(address, path));
+    assert_eq!(ask("/health/live").await.expect("an answer").0, 200);
+    assert_eq!(ask("/metrics").await.expect("an answer").0, 200);
+    for path in ["/health/ready", "/listeners"] {
+        let (status, text) = ask(path).await.expect("an answer");
+        let told: Value = serde_json::from_str(&text).unwrap();
+        let expected = json!({ "ready": false, "reasons": [{ "state": "starting" }] });
+        assert_eq!((status, told), (503, expected), "{path}");
+    }
+    let pause = "/listeners/on_the_silent/pause";
+    assert_eq!(post(address, pause, Some("wrong")).await.0, 401);
+    assert_eq!(post(address, pause, Some("secret")).await.0, 503);
+
+    may_plan.add_permits(1);
+    let running = starting.await.unwrap().unwrap();
+    running.ready().await.unwrap();
+    assert_eq!(running.ops_address(), Some(address));
+    assert_eq!(ask("/health/ready").await.expect("an answer").0, 200);
+    running.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_start_up_that_fails_leaves_nobody_listening() {
+    let port = Port::free();
+    let may_plan = Arc::new(Semaphore::new(0));
+    may_plan.close();
+    let app = App::on(Silent::new(&may_plan)).ops(&port.to_string()).unwrap();
+    app.listen(listeners![on_the_silent]).start().await.unwrap_err();
+    let address = ("127.0.0.1", port.number());
+    until(async || tokio::net::TcpStream::connect(address).await.is_err()).await;
 }
