@@ -10,7 +10,7 @@ ensure_packages() {
   ((${#missing[@]})) || return 0
 
   command -v apt-get >/dev/null ||
-    fail "needs ${missing[*]}, and this machine has no apt-get: install them, or use Docker (POSTRIDER_BROKERS=docker)"
+    fail "needs ${missing[*]}, and this machine has no apt-get: install them"
   local as_root=()
   if ((EUID != 0)); then
     command -v sudo >/dev/null || fail "needs ${missing[*]}: install them as root"
@@ -28,5 +28,5 @@ apt_get() {
   local output
   output=$("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=600 "$@" 2>&1 </dev/null 9>&-) ||
     fail "apt-get $* failed:"$'\n'"$output"$'\n'"Try again, name another mirror in /etc/apt/sources.list, or install" \
-      "${missing[*]} by hand; brokers come from containers too (POSTRIDER_BROKERS=docker)."
+      "${missing[*]} by hand."
 }
