@@ -4,8 +4,10 @@ mod support;
 
 use std::time::Duration;
 
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use postrider_contract::names;
-use support::{Sub, connect, message, open, publish, raw, spec, unique, url};
+use support::{PATIENCE, Sub, connect, lapin, message, open, publish, raw, spec, unique, url};
 use tokio::time::{Instant, sleep};
 
 async fn handle(sub: &mut Sub, wanted: &str) {
@@ -20,7 +22,7 @@ async fn handle(sub: &mut Sub, wanted: &str) {
 }
 
 /// A message id that is not UTF-8 ends the client library's connection every time it is delivered. The listeners beside it
-/// go on, its own goes on after the broker has given it up, and its bytes are in the dead-letter topic.
+/// go on, its own goes on after the broker has given it up, and it is in the dead-letter topic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unparsable_message_stops_nobody_for_long() {
     let topic = unique("unparsable");
@@ -65,7 +67,28 @@ async fn an_unparsable_message_stops_nobody_for_long() {
     println!("beside it the slowest message took {slowest:?}");
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
 
+    let dead_letters = names::dead_letter_topic(&topic, "g");
+    holds_one(&dead_letters).await;
     // Browsing passes over what cannot be parsed, and does not hang on it.
-    let mut letters = broker.dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g");
+    let mut letters = broker.dead_letters(&dead_letters, &topic, "g");
     assert!(letters.browse(None, 10).await.unwrap().is_empty());
+}
+
+/// Waits until the broker counts one message there, since no client of ours can read it.
+async fn holds_one(topic: &str) {
+    let channel = lapin().await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let there = channel.queue_declare(topic.into(), passive, FieldTable::default());
+        let count = there.await.unwrap().message_count();
+        if count == 1 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{count} messages in {topic}");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
