@@ -115,7 +115,7 @@ async fn a_deleted_topic_makes_stale_and_is_made_again() {
     let _turn = TURNS.acquire().await;
     let own = OwnBroker::start();
     let topic = unique("deleted");
-    let broker = connect(&own, "").await;
+    let broker = connect(&own, "&partitions=1").await;
     let mut listener = open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["1"]).await;
     let held = listener.one().await;
@@ -139,7 +139,8 @@ async fn a_deleted_topic_makes_stale_and_is_made_again() {
     println!("degraded after {:?}", begun.elapsed());
     listener.event(|event| matches!(event, Event::Ready)).await;
     println!("ready after {:?}", begun.elapsed());
-    println!("{:?}", listener.settle(held.token, Verdict::ACK).await);
+    let settled = listener.settle(held.token, Verdict::ACK).await;
+    assert!(matches!(settled, Settled::Stale), "{settled:?}");
     publish(&broker, &topic, &["2"]).await;
     let got: Vec<String> = listener.drain(1, PATIENCE).await.iter().map(text).collect();
     println!("delivered after {:?}", begun.elapsed());
