@@ -15,6 +15,8 @@ use service::{Process, Service};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_backlog");
 /// How many wait, unless `POSTRIDER_BACKLOG` says otherwise.
 const USUAL: u32 = 100_000;
+/// How long each is then, in bytes: together several times what a consumer may take. With `POSTRIDER_BACKLOG` they are short.
+const USUAL_LENGTH: usize = 1_500;
 /// How many are handled while the memory is watched.
 const WATCHED: u32 = 50_000;
 /// What a consumer may take beyond an idle one, in KiB.
@@ -34,9 +36,9 @@ fn memory(process: &Process, line: &str) -> u64 {
 
 async fn memory_stays_flat(name: &str) {
     let Some(url) = broker(name) else { return };
-    let backlog = match std::env::var("POSTRIDER_BACKLOG") {
-        Ok(text) => text.parse().expect("POSTRIDER_BACKLOG is a number"),
-        Err(_) => USUAL,
+    let (backlog, length) = match std::env::var("POSTRIDER_BACKLOG") {
+        Ok(text) => (text.parse().expect("POSTRIDER_BACKLOG is a number"), 64),
+        Err(_) => (USUAL, USUAL_LENGTH),
     };
     let service = Service::new(PROGRAM, url);
     service.declare(listeners![catch_up]).await;
@@ -46,7 +48,7 @@ async fn memory_stays_flat(name: &str) {
     drop(idle);
 
     let publisher = Publisher::connect(&service.url).await.unwrap();
-    let padding = "x".repeat(64);
+    let padding = "x".repeat(length);
     for first in (0..backlog).step_by(10_000) {
         let some = first..backlog.min(first + 10_000);
         let some: Vec<Waiting> = some
