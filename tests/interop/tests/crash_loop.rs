@@ -87,7 +87,7 @@ async fn what_ends_every_process_is_given_up(url: String, load: Vec<(&'static st
 /// Waits until something is given up, or the process dies.
 async fn has_given_up(process: &mut service::Process, letters: &mut [DeadLetters]) -> bool {
     let begun = Instant::now();
-    while !process.has_ended() {
+    while !process.has_aborted() {
         if !list(letters).await.is_empty() {
             return true;
         }

@@ -1,5 +1,6 @@
 //! Services as processes of their own.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -7,6 +8,8 @@ use std::time::{Duration, Instant};
 use postrider::Registration;
 use postrider::prelude::*;
 use postrider_interop::Effects;
+
+const SIGABRT: i32 = 6;
 
 /// A consumer group of its own on one broker, and the service that is its instance.
 pub(crate) struct Service {
@@ -86,8 +89,13 @@ impl Process {
         self.0.id()
     }
 
-    pub(crate) fn has_ended(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_some()
+    /// Whether it has ended by an abort, which is the only way that it may.
+    pub(crate) fn has_aborted(&mut self) -> bool {
+        let Some(status) = self.0.try_wait().unwrap() else {
+            return false;
+        };
+        assert_eq!(status.signal(), Some(SIGABRT), "{status}");
+        true
     }
 
     pub(crate) fn signal(&self, signal: &str) {
