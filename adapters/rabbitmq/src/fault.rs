@@ -28,6 +28,14 @@ pub(crate) fn is_no_queue(error: &lapin::Error) -> bool {
     reply_code(error) == Some(NOT_FOUND) && text(error).contains("no queue")
 }
 
+/// Whether a channel was closed because something on it was unsettled for too long.
+pub(crate) fn is_overdue(error: &lapin::Error) -> bool {
+    let text = text(error);
+    reply_code(error) == Some(PRECONDITION_FAILED)
+        && text.contains("delivery acknowledgement")
+        && text.contains("timed out")
+}
+
 /// What failed, in one line: `doing` says at what.
 pub(crate) fn error(doing: &str, error: &lapin::Error) -> Error {
     Error::new(kind(error), format!("{doing}: {}", text(error)))

@@ -58,6 +58,8 @@ pub(crate) struct End {
     pub(crate) epoch: u32,
     /// By a message that cannot be parsed.
     pub(crate) unparsable: bool,
+    /// Because something was unsettled for too long.
+    pub(crate) overdue: bool,
 }
 
 /// Runs until this side is closed or nothing helps. `ended` brings the epoch whose consumer has ended.
@@ -96,7 +98,14 @@ pub(crate) async fn keep(
                     subscribed.hand_over().await;
                     return;
                 };
-                failures = if since.elapsed() >= GOOD || end.unparsable {
+                if end.overdue {
+                    subscribed.prefetch.halve();
+                    tracing::warn!(
+                        listener = %subscribed.spec.listener, prefetch = subscribed.prefetch.now(),
+                        "a delivery was unsettled for longer than the server's consumer timeout: less is fetched"
+                    );
+                }
+                failures = if since.elapsed() >= GOOD || end.unparsable || end.overdue {
                     0
                 } else {
                     failures + 1
@@ -138,12 +147,13 @@ async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<End>, epoch: u32) -> O
     None
 }
 
-/// Takes a subscription out of quarantine once its connection has proved sound: a consumer with the full prefetch takes
-/// over on the same channel, so nothing is delivered twice. Never ends.
+/// Fetches more where less was fetched than the listener wishes: once a connection apart has proved sound, and while what is
+/// fetched is settled in time. Never ends.
 ///
-/// Where order is kept that will not do: cancelled, the first consumer would hand the queue over to another instance, which
-/// would be given what follows before what is unsettled here. So the channel is closed when the quarantine is over, at a
-/// moment when nothing is; the receiver finds that, and another one is opened.
+/// A consumer with another prefetch takes over on the same channel, so nothing is delivered twice. Where order is kept that
+/// will not do: cancelled, the first consumer would hand the queue over to another instance, which would be given what
+/// follows before what is unsettled here. So the channel is closed at a moment when nothing is; the receiver finds that,
+/// and another one is opened.
 fn lift<'a>(
     subscribed: &'a Subscribed,
     flow: &Flow,
@@ -151,32 +161,54 @@ fn lift<'a>(
 ) -> impl Future<Output = ()> + use<'a> {
     let (alone, channel, queue) = (flow.alone, flow.channel.clone(), flow.queue.clone());
     async move {
-        if alone && subscribed.is_ordered() {
-            while subscribed.shared.quarantine.is_on() {
+        let timeout = subscribed.shared.settings.consumer_timeout;
+        let mut alone = alone;
+        while alone || subscribed.prefetch.is_reduced() {
+            if alone && subscribed.is_ordered() {
+                while subscribed.shared.quarantine.is_on() {
+                    sleep(quarantine::SOUND).await;
+                }
+            } else if alone {
                 sleep(quarantine::SOUND).await;
+            } else {
+                subscribed.prefetch.could_be_twice(timeout).await;
+                subscribed.prefetch.double();
             }
-            let _ = timeout(CALM, settled(subscribed)).await;
-            let _ = answer(&channel, channel.close(200, "OK".into())).await;
-        } else if alone {
-            sleep(quarantine::SOUND).await;
-            let more = async {
-                answer(
-                    &channel,
-                    channel.basic_qos(prefetch(subscribed), BasicQosOptions::default()),
-                )
-                .await?;
-                consume(subscribed, &channel, &queue).await
-            };
-            match more.await {
+            if subscribed.is_ordered() {
+                close_in_calm(subscribed, &channel).await;
+                break;
+            }
+            alone = false;
+            match take_over(subscribed, &channel, &queue).await {
                 Ok(consumer) => drop(news.send(News::More(consumer))),
                 // No answer: what comes to that consumer later would be nobody's. The receiver finds that the channel ends.
-                Err(_) => drop(channel.close(200, "OK".into()).now_or_never()),
+                Err(_) => {
+                    drop(channel.close(200, "OK".into()).now_or_never());
+                    break;
+                }
             }
         }
         // The channel must not be kept open from here.
         drop(channel);
         std::future::pending::<()>().await;
     }
+}
+
+/// Another consumer on the same channel, with the prefetch of now.
+async fn take_over(
+    subscribed: &Subscribed,
+    channel: &Channel,
+    queue: &ShortString,
+) -> lapin::Result<Consumer> {
+    let prefetch = subscribed.prefetch.now();
+    answer(channel, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+    consume(subscribed, channel, queue).await
+}
+
+/// Closes a channel where nothing is unsettled on it, or after a while.
+async fn close_in_calm(subscribed: &Subscribed, channel: &Channel) {
+    let _ = timeout(CALM, settled(subscribed)).await;
+    let _ = answer(channel, channel.close(200, "OK".into())).await;
 }
 
 /// Waits until nothing is unsettled, and the broker knows.
@@ -190,12 +222,6 @@ async fn settled(subscribed: &Subscribed) {
         }
         sleep(GLANCE).await;
     }
-}
-
-fn prefetch(subscribed: &Subscribed) -> u16 {
-    u16::try_from(subscribed.spec.in_flight)
-        .unwrap_or(u16::MAX)
-        .max(1)
 }
 
 /// Declares the listener's own part again from time to time. Never ends.
@@ -239,7 +265,7 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
     let channel = open_channel(&live).await.map_err(opening)?;
-    let prefetch = if alone { 1 } else { prefetch(subscribed) };
+    let prefetch = if alone { 1 } else { subscribed.prefetch.now() };
     answer(&channel, channel.basic_qos(prefetch, BasicQosOptions::default()))
         .await
         .map_err(opening)?;

@@ -68,6 +68,8 @@
 //!   confirmed can be lost by it but what was confirmed in that half second.
 //! - **A dead-letter stream out of reach** does not stop its listener after a reconnect. What would become a dead letter
 //!   stays in its queue until it can, and a warning says so.
+//! - **Deliveries unsettled for too long.** The server closes the channel and counts a redelivery of everything fetched. The
+//!   adapter then fetches half as much, and more again when twice as much would be settled in time.
 //! - **Log lines of the client library.** Its target `lapin` logs errors for what the adapter expects and deals with, such
 //!   as looking whether a queue exists: set it to `off` where that disturbs.
 //! - **Retries in great numbers.** The broker moves dead letters from queue to queue 32 at a time: thousands of retries due
@@ -88,6 +90,7 @@ mod line;
 mod link;
 mod options;
 mod outgoing;
+mod prefetch;
 mod properties;
 mod publish_loop;
 mod publisher;

@@ -108,6 +108,7 @@ impl RabbitReceiver {
             let _ = self.ended.send(End {
                 epoch: flow.epoch,
                 unparsable: self.subscribed.shared.quarantine.note(why),
+                overdue: why.is_some_and(fault::is_overdue),
             });
         }
         let topic = self.subscribed.spec.topic();

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::held::{Held, tag};
 use crate::link::Link;
 use crate::options::Settings;
+use crate::prefetch::Prefetch;
 use crate::publisher::Publisher;
 use crate::quarantine::{self, Quarantine};
 use crate::topology::Topology;
@@ -97,6 +98,7 @@ impl Shared {
 pub(crate) struct Subscribed {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spec: Spec,
+    pub(crate) prefetch: Prefetch,
     /// A connection of its own, for quarantine.
     apart: OnceLock<Arc<Link>>,
     /// Something is to be brought again.
@@ -131,6 +133,7 @@ struct Open {
 impl Subscribed {
     pub(crate) fn new(shared: Arc<Shared>, spec: Spec) -> Arc<Self> {
         let subscribed = Arc::new(Self {
+            prefetch: Prefetch::new(spec.in_flight),
             together: (spec.in_flight as usize / 4).clamp(1, TOGETHER),
             apart: OnceLock::new(),
             again: Notify::new(),
@@ -241,6 +244,7 @@ impl Subscribed {
         };
         let was_empty = open.queued.is_empty();
         let mut at_once = false;
+        let mut acknowledged = 0;
         let mut answers = Vec::with_capacity(verdicts.len());
         for &(token, ack) in verdicts {
             let fresh = token.epoch == epoch
@@ -249,6 +253,7 @@ impl Subscribed {
                     None => open.window.mark(token.seq),
                 };
             answers.push(fresh);
+            acknowledged += u64::from(fresh && ack);
             match &mut open.held {
                 _ if !fresh => {}
                 None => {
@@ -266,6 +271,7 @@ impl Subscribed {
                 }
             }
         }
+        self.prefetch.acknowledge(acknowledged);
         if at_once || open.queued.len() >= self.together || self.alone.load(Ordering::Relaxed) {
             open.flush();
         } else if was_empty && !open.queued.is_empty() {

@@ -1,0 +1,96 @@
+//! Handlers that take long, and a server whose consumer timeout is short.
+
+mod support;
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use postrider_contract::{Event, Settled, Verdict, names};
+use support::own::OwnBroker;
+use support::{connect_to, message, open, publish, spec};
+use tokio::time::{Instant, timeout, timeout_at};
+
+const MESSAGES: usize = 70;
+/// How long each is handled, one at a time.
+const EACH: Duration = Duration::from_millis(200);
+/// Halving from 64 to what is handled in time takes four or five ends of a channel.
+const USUAL: u32 = 6;
+
+/// What was fetched and never started while the channel was closed again and again is no sign of a crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_slow_handlers_is_rarely_redelivered() {
+    let own = OwnBroker::start();
+    own.rabbitmqctl(&[
+        "eval",
+        "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 250).",
+    ]);
+    let broker = connect_to(&own.url_with("?consumer_timeout=1s")).await;
+    let mut wishes = spec("t", "g");
+    wishes.in_flight = 64;
+    let mut sub = open(&broker, wishes).await;
+    for n in 0..MESSAGES {
+        publish(&broker, "t", message(&n.to_string())).await;
+    }
+    // As the runtime does: all that comes is taken, and what was not started is dropped when its channel is lost.
+    let mut taken = VecDeque::new();
+    let mut handled = HashSet::new();
+    let mut most = 0;
+    let (mut revoked, mut ready) = (0, 0);
+    while handled.len() < MESSAGES {
+        let mut running = taken.pop_front();
+        let until = Instant::now() + EACH;
+        loop {
+            let mut came = Vec::new();
+            let room = 64 - taken.len() - usize::from(running.is_some());
+            let event = match &running {
+                Some(_) => timeout_at(until, sub.receiver.next(room, &mut came)).await,
+                None => timeout(support::PATIENCE, sub.receiver.next(room, &mut came)).await,
+            };
+            let Ok(event) = event else { break };
+            match event.unwrap() {
+                Event::Revoked { .. } => {
+                    taken.clear();
+                    running = None;
+                    revoked += 1;
+                    break;
+                }
+                Event::Ready => ready += 1,
+                _ => {}
+            }
+            most = came
+                .iter()
+                .filter_map(|delivery| delivery.redeliveries)
+                .fold(most, u32::max);
+            taken.extend(came);
+            if running.is_none() && !taken.is_empty() {
+                break;
+            }
+        }
+        // Too late where its channel was just lost: then it comes again.
+        if let Some(delivery) = running
+            && let Settled::Done = sub.settle(&delivery, Verdict::ACK).await
+        {
+            let id = delivery.message.headers.get_str(names::MESSAGE_ID);
+            handled.insert(id.unwrap().to_owned());
+        }
+    }
+    println!("{revoked} channels were lost, and a message was redelivered {most} times at most");
+    assert!(revoked > 0, "the server closes channels");
+    assert!(most <= USUAL, "redelivered {most} times");
+
+    // Handled fast, as much as before is fetched again: twice as much by each consumer that takes over.
+    let until = Instant::now() + support::PATIENCE;
+    while ready < 2 * revoked {
+        publish(&broker, "t", message("fast")).await;
+        let mut came = Vec::new();
+        let event = timeout_at(until, sub.receiver.next(64, &mut came)).await;
+        match event.expect("more is fetched").unwrap() {
+            Event::Revoked { .. } => revoked += 1,
+            Event::Ready => ready += 1,
+            _ => {}
+        }
+        for delivery in came {
+            sub.ack(&delivery).await;
+        }
+    }
+}
