@@ -87,10 +87,7 @@ impl Topology {
         let ended = self.shared(&mut declarer, needs_the_ladder(specs)).await;
         tell(&first, ended, &mut declarer);
         for spec in possible {
-            let mut ended = self.own(&mut declarer, spec).await;
-            if ended.is_ok() {
-                ended = self.other_queue(&mut declarer, spec).await;
-            }
+            let ended = self.own_alone(&mut declarer, spec).await;
             tell(&spec.listener, ended, &mut declarer);
         }
         if problems.is_empty() {
@@ -232,42 +229,57 @@ impl Topology {
             .await
     }
 
-    /// `ordered` was switched: the queue of the other kind must be empty and idle, and stops receiving.
-    async fn other_queue(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+    /// The same, where the listener has no queue of the other kind or leaves it now.
+    async fn own_alone(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        // Before anything is bound: what is refused would fill without a reader, and keep the former version from starting
+        // again as well. And once more when it is bound, for what came meanwhile.
+        self.other_queue(declarer, spec).await?;
+        self.own(declarer, spec).await?;
+        match self.other_queue(declarer, spec).await? {
+            Some(other) => self.leave(declarer, spec, &other).await,
+            None => Ok(()),
+        }
+    }
+
+    /// `ordered` was switched: the queue of the other kind, which must be empty and idle.
+    async fn other_queue(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<Option<String>, Fault> {
         if spec.sharing == Sharing::Broadcast {
-            return Ok(());
+            return Ok(None);
         }
-        let (topic, group) = (spec.topic(), &spec.group);
         let ordered = spec.order == Order::ByKey;
-        let other = self.layout.queue(topic, group, !ordered);
+        let other = self.layout.queue(spec.topic(), &spec.group, !ordered);
         let Some(found) = declarer.look(&other).await? else {
-            return Ok(());
+            return Ok(None);
         };
-        if found.message_count() > 0 || found.consumer_count() > 0 {
-            return Err(Fault::new(
-                ErrorKind::Topology,
-                format!(
-                    "`ordered` was switched {}, and the group's former queue `{other}` still has {} messages and {} consumers",
-                    if ordered { "on" } else { "off" },
-                    found.message_count(),
-                    found.consumer_count()
-                ),
-                format!(
-                    "let the former version empty it and stop all its instances, then start this one; or, to give up \
-                     what is in it, delete it: rabbitmqctl delete_queue '{other}'"
-                ),
-            ));
+        if found.message_count() == 0 && found.consumer_count() == 0 {
+            return Ok(Some(other));
         }
+        Err(Fault::new(
+            ErrorKind::Topology,
+            format!(
+                "`ordered` was switched {}, and the group's former queue `{other}` still has {} messages and {} consumers",
+                if ordered { "on" } else { "off" },
+                found.message_count(),
+                found.consumer_count()
+            ),
+            format!(
+                "let the former version empty it and stop all its instances, then start this one; or, to give up \
+                 what is in it, delete it: rabbitmqctl delete_queue '{other}'"
+            ),
+        ))
+    }
+
+    /// Takes away what the former queue receives by.
+    async fn leave(&self, declarer: &mut Declarer<'_>, spec: &Spec, other: &str) -> Result<(), Fault> {
+        let (topic, group) = (spec.topic(), &spec.group);
         let inbox = self.layout.inbox(topic, group);
+        declarer.unbind_queue(other, &self.layout.exchange, topic).await?;
+        declarer.unbind_queue(other, INBOX, &inbox).await?;
         declarer
-            .unbind_queue(&other, &self.layout.exchange, topic)
-            .await?;
-        declarer.unbind_queue(&other, INBOX, &inbox).await?;
-        declarer
-            .unbind_queue(&other, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
+            .unbind_queue(other, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
             .await?;
         declarer
-            .unbind_queue(&other, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
+            .unbind_queue(other, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
             .await
     }
 
