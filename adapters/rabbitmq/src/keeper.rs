@@ -28,6 +28,8 @@ const GOOD: Duration = Duration::from_secs(5);
 /// How long is waited for a moment in which nothing is unsettled, and how often it is looked for.
 const CALM: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(5);
+/// How often while it is paused.
+const PAUSED_GLANCE: Duration = Duration::from_millis(100);
 
 /// What the keeper tells the receiver.
 #[allow(clippy::large_enum_variant, reason = "there are few of them")]
@@ -72,6 +74,11 @@ pub(crate) async fn keep(
     let mut failures = 0u32;
     let mut first = true;
     loop {
+        tokio::select! {
+            () = shared.closing() => return,
+            () = news.closed() => return,
+            () = subscribed.resting(false) => {}
+        }
         let opened = tokio::select! {
             () = shared.closing() => return,
             opened = open(&subscribed, first) => opened,
@@ -82,6 +89,7 @@ pub(crate) async fn keep(
                 let since = Instant::now();
                 let epoch = flow.epoch;
                 let lifting = lift(&subscribed, &flow, &news);
+                let resting = rest(&subscribed, &flow);
                 if news.send(News::Open(flow)).is_err() {
                     return;
                 }
@@ -92,6 +100,7 @@ pub(crate) async fn keep(
                     () = bring_back(&subscribed) => None,
                     () = subscribed.flush_in_time() => None,
                     () = lifting => None,
+                    () = resting => None,
                 };
                 let Some(end) = end else {
                     subscribed.written().await;
@@ -105,7 +114,7 @@ pub(crate) async fn keep(
                         "a delivery was unsettled for longer than the server's consumer timeout: less is fetched"
                     );
                 }
-                failures = if since.elapsed() >= GOOD || end.unparsable || end.overdue {
+                failures = if since.elapsed() >= GOOD || end.unparsable || end.overdue || subscribed.rests() {
                     0
                 } else {
                     failures + 1
@@ -207,12 +216,31 @@ async fn take_over(
 
 /// Closes a channel where nothing is unsettled on it, or after a while.
 async fn close_in_calm(subscribed: &Subscribed, channel: &Channel) {
-    let _ = timeout(CALM, settled(subscribed)).await;
+    let _ = timeout(CALM, settled(subscribed, GLANCE)).await;
     let _ = answer(channel, channel.close(200, "OK".into())).await;
 }
 
+/// Closes the channel of a paused subscription that keeps order, once nothing of it is unsettled: what was fetched goes back,
+/// and another instance becomes the active one. Never ends.
+fn rest<'a>(subscribed: &'a Subscribed, flow: &Flow) -> impl Future<Output = ()> + use<'a> {
+    let channel = flow.channel.clone();
+    async move {
+        loop {
+            subscribed.resting(true).await;
+            tokio::select! {
+                () = subscribed.resting(false) => {}
+                () = settled(subscribed, PAUSED_GLANCE) => break,
+            }
+        }
+        let _ = answer(&channel, channel.close(200, "OK".into())).await;
+        // The channel must not be kept open from here.
+        drop(channel);
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits until nothing is unsettled, and the broker knows.
-async fn settled(subscribed: &Subscribed) {
+async fn settled(subscribed: &Subscribed, glance: Duration) {
     loop {
         if subscribed.is_settled() {
             subscribed.written().await;
@@ -220,7 +248,7 @@ async fn settled(subscribed: &Subscribed) {
                 return;
             }
         }
-        sleep(GLANCE).await;
+        sleep(glance).await;
     }
 }
 

@@ -111,6 +111,9 @@ impl RabbitReceiver {
                 overdue: why.is_some_and(fault::is_overdue),
             });
         }
+        if why.is_none() && self.subscribed.rests() {
+            return;
+        }
         let topic = self.subscribed.spec.topic();
         self.later.push_back(Event::Degraded(match why {
             Some(error) => fault::error(&format!("receiving `{topic}`"), error),
@@ -119,6 +122,12 @@ impl RabbitReceiver {
                 format!("receiving `{topic}`: the connection is lost, or the broker ended it, as when a queue is deleted"),
             ),
         }));
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.flow
+            .as_ref()
+            .is_some_and(|flow| !flow.channel.status().connected())
     }
 
     /// Why a channel has ended, behind what it brought: that is stale.
@@ -141,6 +150,27 @@ impl RabbitReceiver {
         self.later.pop_front()
     }
 
+    /// Gives back what still comes of a consumer that a pause has cancelled: kept, nobody would get it.
+    fn give_back(&mut self) {
+        let mut back = Vec::new();
+        let ended = loop {
+            match look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never() {
+                Some(Look::Delivery(delivery)) => back.extend(self.token(delivery.delivery_tag)),
+                Some(Look::Ended(why)) => break Some(why),
+                None => break None,
+            }
+        };
+        self.requeue(&back);
+        if let Some(why) = ended {
+            self.lost(why.as_ref());
+        }
+    }
+
+    fn requeue(&self, tokens: &[Token]) {
+        let back: Vec<_> = tokens.iter().map(|token| (*token, false)).collect();
+        self.subscribed.settle(&back);
+    }
+
     /// Takes what is there, at most `max`.
     fn take(&mut self, max: usize, into: &mut Vec<Delivery>) {
         for _ in 0..max {
@@ -159,8 +189,18 @@ impl RabbitReceiver {
         }
     }
 
+    fn token(&self, tag: u64) -> Option<Token> {
+        self.flow.as_ref().map(|flow| Token {
+            lane: LANE,
+            epoch: flow.epoch,
+            seq: tag,
+        })
+    }
+
     fn push(&self, delivery: lapin::message::Delivery, into: &mut Vec<Delivery>) {
-        let Some(flow) = &self.flow else { return };
+        let Some(token) = self.token(delivery.delivery_tag) else {
+            return;
+        };
         let spec = &self.subscribed.spec;
         let exchange = delivery.exchange.as_str();
         // Only the adapter's own exchanges lead here: what a producer writes into a header, or publishes to a topic or
@@ -179,11 +219,7 @@ impl RabbitReceiver {
             Origin::Topic
         };
         let delivery = Delivery {
-            token: Token {
-                lane: LANE,
-                epoch: flow.epoch,
-                seq: delivery.delivery_tag,
-            },
+            token,
             origin,
             redeliveries: Some(inbound.redeliveries),
             topic: spec.topic().clone(),
@@ -211,7 +247,7 @@ impl RabbitReceiver {
     }
 
     /// Where order is kept a pause does not cancel the consumer: the next instance would become the active one at once, and
-    /// be given what follows before what is still held here. Nor where the queue would go with its only consumer. Nothing is
+    /// be given what follows before what is still held here; the channel is closed once nothing is. Nor where the queue would go with its only consumer. Nothing is
     /// asked for meanwhile, and the prefetch bounds what the broker sends.
     fn stays_active(&self) -> bool {
         self.subscribed.is_ordered() || self.subscribed.spec.sharing == Sharing::Broadcast
@@ -291,7 +327,12 @@ impl Receiver for RabbitReceiver {
             if let Ok(news) = self.news.try_recv() {
                 return self.hear(Some(news));
             }
-            self.take(max, into);
+            let gives_back = self.paused && !self.stays_active();
+            if gives_back {
+                self.give_back();
+            } else {
+                self.take(max, into);
+            }
             if into.len() > before {
                 return Ok(Event::Deliveries);
             }
@@ -306,7 +347,11 @@ impl Receiver for RabbitReceiver {
             tokio::select! {
                 news = self.news.recv() => return self.hear(news),
                 () = subscribed.shared.closing() => {}
-                looked = look(&mut self.former, self.flow.as_mut(), self.paused), if max > 0 => match looked {
+                looked = look(&mut self.former, self.flow.as_mut(), self.paused), if max > 0 || gives_back => match looked {
+                    Look::Delivery(delivery) if gives_back => {
+                        let token = self.token(delivery.delivery_tag);
+                        self.requeue(token.as_slice());
+                    }
                     Look::Delivery(delivery) => {
                         self.push(delivery, into);
                         self.take(max - 1, into);
@@ -316,7 +361,7 @@ impl Receiver for RabbitReceiver {
                 },
                 () = subscribed.again.notified(), if max > 0 && subscribed.is_ordered() => {}
                 () = sleep(LOOK), if idle => {
-                    if self.flow.as_ref().is_some_and(|flow| !flow.channel.status().connected()) {
+                    if self.is_cut_off() {
                         let why = self.last_words();
                         self.lost(why.as_ref());
                     }
@@ -329,7 +374,12 @@ impl Receiver for RabbitReceiver {
         if paused == self.paused {
             return;
         }
+        // What is still here of a channel that was closed in the meantime others may have handled.
+        if self.subscribed.rests() && self.is_cut_off() {
+            self.lost(None);
+        }
         self.paused = paused;
+        self.subscribed.pause(paused);
         if self.stays_active() {
             return;
         }

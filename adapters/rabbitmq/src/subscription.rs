@@ -99,6 +99,8 @@ pub(crate) struct Subscribed {
     pub(crate) shared: Arc<Shared>,
     pub(crate) spec: Spec,
     pub(crate) prefetch: Prefetch,
+    /// Nothing is to be fetched for now.
+    paused: watch::Sender<bool>,
     /// A connection of its own, for quarantine.
     apart: OnceLock<Arc<Link>>,
     /// Something is to be brought again.
@@ -135,6 +137,7 @@ impl Subscribed {
         let subscribed = Arc::new(Self {
             prefetch: Prefetch::new(spec.in_flight),
             together: (spec.in_flight as usize / 4).clamp(1, TOGETHER),
+            paused: watch::Sender::new(false),
             apart: OnceLock::new(),
             again: Notify::new(),
             queued: Notify::new(),
@@ -155,6 +158,23 @@ impl Subscribed {
     pub(crate) fn apart(&self) -> Arc<Link> {
         let link = || Link::paced(self.shared.settings.clone(), "receive apart", quarantine::PACE);
         self.apart.get_or_init(link).clone()
+    }
+
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.send_replace(paused);
+    }
+
+    /// Whether it has no channel where nothing is unsettled: while it is the active consumer nobody else gets anything.
+    pub(crate) fn rests(&self) -> bool {
+        self.is_ordered() && *self.paused.borrow()
+    }
+
+    /// Resolves when that is, or is not.
+    pub(crate) async fn resting(&self, wanted: bool) {
+        let mut paused = self.paused.subscribe();
+        let _ = paused
+            .wait_for(|paused| (self.is_ordered() && *paused) == wanted)
+            .await;
     }
 
     /// A new channel takes over; answers its epoch.
