@@ -34,8 +34,9 @@
 //! group is declared again. Messages published for later to a topic that nobody receives by then end in
 //! `postrider.discarded`, which keeps nothing.
 //!
-//! A group's queue dead-letters what the *broker* gives up (200 redeliveries, or an operator's policy) to
-//! `<topic>.<group>.dlq` by itself, at least once. Topic and group together have at most 213 bytes.
+//! A group's queue dead-letters what the *broker* gives up (200 redeliveries, or an operator's policy) under
+//! `<topic>.<group>.dlq` by itself, at least once; the listener's own dead-letter topic gets it, whatever its name. Topic
+//! and group together have at most 213 bytes.
 //!
 //! A scheduled message reaches Postrider's groups. A queue that somebody else bound to the topic exchange does not get it,
 //! since it leaves the ladder under another routing key.

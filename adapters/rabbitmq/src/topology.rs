@@ -203,6 +203,13 @@ impl Topology {
         let stream = self.layout.stream(topic);
         declarer.queue(&stream, dead_letter_stream()).await?;
         declarer.bind_queue(&stream, &self.layout.exchange, topic).await?;
+        // What the broker itself gives up comes under the default name, whatever the listener's is.
+        let fallback = names::dead_letter_topic(spec.topic(), &spec.group);
+        if spec.sharing == Sharing::Group && *fallback != **topic {
+            declarer
+                .bind_queue(&stream, &self.layout.exchange, &fallback)
+                .await?;
+        }
         declarer.bind_queue(&stream, MARKS, &stream).await
     }
 

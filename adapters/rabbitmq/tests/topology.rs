@@ -376,12 +376,24 @@ async fn switching_ordered_leaves_nothing_behind() {
 #[tokio::test]
 async fn what_the_broker_gives_up_is_a_dead_letter() {
     let topic = unique("given-up");
+    let usual = names::dead_letter_topic(&topic, "g");
+    what_the_broker_gives_up_is_in(&topic, &usual).await;
+}
+
+#[tokio::test]
+async fn what_the_broker_gives_up_is_in_another_dead_letter_topic() {
+    what_the_broker_gives_up_is_in(&unique("given-up"), &unique("custom")).await;
+}
+
+async fn what_the_broker_gives_up_is_in(topic: &str, dead_letter: &str) {
+    let mut wishes = spec(topic, "g");
+    wishes.dead_letter = Some(dead_letter.into());
     let broker = connect().await;
     broker
-        .plan(&[spec(&topic, "g")], Topology::Declare)
+        .plan(std::slice::from_ref(&wishes), Topology::Declare)
         .await
         .unwrap();
-    publish(&broker, &topic, message("m")).await;
+    publish(&broker, topic, message("m")).await;
     let channel = lapin().await;
     let queue = format!("{topic}.g");
     let got = channel
@@ -393,7 +405,7 @@ async fn what_the_broker_gives_up_is_a_dead_letter() {
         .reject(lapin::options::BasicRejectOptions { requeue: false })
         .await
         .unwrap();
-    let mut letters = broker.dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g");
+    let mut letters = broker.dead_letters(dead_letter, topic, "g");
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let found = loop {
         let found = letters.browse(None, 10).await.unwrap();
@@ -403,7 +415,7 @@ async fn what_the_broker_gives_up_is_a_dead_letter() {
         assert!(tokio::time::Instant::now() < deadline, "it is dead-lettered");
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let mut sub = open(&broker, spec(&topic, "g")).await;
+    let mut sub = open(&broker, wishes).await;
     letters.replay(&[found[0].id.clone()]).await.remove(0).unwrap();
     let came = sub.one().await;
     assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("m"));
