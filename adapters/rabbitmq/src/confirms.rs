@@ -26,6 +26,8 @@ pub(crate) struct Slot {
     /// About how many bytes it takes in memory.
     pub(crate) size: usize,
     pub(crate) returned: bool,
+    /// Nobody waits for its answer any more.
+    pub(crate) given_up: bool,
 }
 
 /// Every publish without an answer yet, by the number it was sent under.
@@ -51,26 +53,35 @@ impl Flights {
         self.slots.into_values()
     }
 
-    /// The places of a batch that have no answer yet, with their message ids and sizes.
-    pub(crate) fn unanswered(&self, batch: u64) -> Vec<(usize, Option<ByteString>, usize)> {
-        let own = self.slots.values().filter(|slot| slot.batch == batch);
-        own.map(|slot| (slot.index, slot.message_id.clone(), slot.size))
-            .collect()
+    /// Gives up what has no answer yet of a batch; answers their places, with their message ids and sizes.
+    pub(crate) fn give_up(&mut self, batch: u64) -> Vec<(usize, Option<ByteString>, usize)> {
+        let own = self.slots.values_mut().filter(|slot| slot.batch == batch);
+        own.map(|slot| {
+            slot.given_up = true;
+            (slot.index, slot.message_id.clone(), slot.size)
+        })
+        .collect()
     }
 
     /// Notes that the broker returned a message. Returns come in the order of sending, so of several alike it is the
-    /// first that is not noted yet.
+    /// first that is not noted yet. One that was given up comes last: its confirm, and with it its return, may never come,
+    /// and the copy that was sent again in its place must not count as taken.
     pub(crate) fn returned(&mut self, exchange: &str, routing_key: &str, properties: &BasicProperties) {
         let id = properties.message_id().as_ref().map(ShortString::as_str);
         let number = properties::return_tag(properties);
-        let found = self.slots.values_mut().find(|slot| {
+        let alike = |slot: &Slot| {
             let same = match &slot.mark {
                 Mark::MessageId(own) => id == Some(&**own),
                 Mark::Number(own) => number == Some(*own),
             };
             same && !slot.returned && &*slot.exchange == exchange && &*slot.routing_key == routing_key
-        });
-        match found {
+        };
+        let first = |given_up| {
+            let mut slots = self.slots.iter();
+            slots.find(|(_, slot)| slot.given_up == given_up && alike(slot))
+        };
+        let found = first(false).or_else(|| first(true)).map(|(number, _)| *number);
+        match found.and_then(|number| self.slots.get_mut(&number)) {
             Some(slot) => slot.returned = true,
             None => tracing::warn!("RabbitMQ returned a message that is not in flight"),
         }
@@ -92,6 +103,7 @@ mod tests {
             message_id: None,
             size: 0,
             returned: false,
+            given_up: false,
         }
     }
 
@@ -118,5 +130,23 @@ mod tests {
             .collect();
         assert_eq!(returned, [true, false, true, true, false]);
         assert!(flights.remove(numbers[0]).is_none());
+    }
+
+    /// Its confirm may never come, and the same message was sent again.
+    #[test]
+    fn what_was_given_up_takes_no_return_from_another() {
+        let mut flights = Flights::default();
+        let id = || Mark::MessageId("a".into());
+        let former = flights.add(slot(0, "k", id()));
+        assert_eq!(flights.give_up(1).len(), 1);
+        let again = flights.add(Slot {
+            batch: 2,
+            ..slot(0, "k", id())
+        });
+        let returned = BasicProperties::default().with_message_id("a".into());
+        flights.returned("x", "k", &returned);
+        assert!(flights.remove(again).unwrap().returned);
+        flights.returned("x", "k", &returned);
+        assert!(flights.remove(former).unwrap().returned);
     }
 }

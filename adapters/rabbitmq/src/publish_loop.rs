@@ -179,6 +179,7 @@ impl PublishLoop {
                     message_id: parcel.message_id.clone(),
                     size: parcel.payload.len() + BESIDE_PAYLOAD,
                     returned: false,
+                    given_up: false,
                 };
                 let flight = self.flights.add(slot);
                 let mut future: Flight = Box::pin(fly(channel.clone(), parcel, flight));
@@ -207,7 +208,7 @@ impl PublishLoop {
             self.drain(&mut later);
             for (flight, fate) in certain {
                 if let Some(slot) = self.flights.remove(flight) {
-                    if !self.open.contains_key(&slot.batch) {
+                    if slot.given_up {
                         self.given_up = self.given_up.saturating_sub(slot.size);
                     }
                     self.settle(slot.batch, slot.index, verdict(&slot, fate));
@@ -290,7 +291,7 @@ impl PublishLoop {
                 "no confirm came within `publish_timeout`: it may or may not be there; send it again under the same id",
             );
             // Each under its own id.
-            for (index, id, size) in self.flights.unanswered(number) {
+            for (index, id, size) in self.flights.give_up(number) {
                 self.given_up += size;
                 self.settle(number, index, Err(with_id(&error, id)));
             }
