@@ -4,9 +4,14 @@ mod support;
 
 use std::time::Duration;
 
-use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::BasicProperties;
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
-use postrider_contract::{Broker, ErrorKind, Event, Order, Problem, Settled, Spec, Start, Topology, names};
+use postrider_contract::{
+    Broker, ErrorKind, Event, Order, Problem, Settled, Settlement, Spec, Start, Topology, Verdict, names,
+};
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, lapin, lapin_to, message, open, publish, spec, unique};
 
@@ -296,6 +301,64 @@ async fn retries_of_several_listeners_outlive_their_queues() {
         }
         assert_eq!(came.len(), EACH);
     }
+}
+
+/// More than are brought back together; on a broker of its own, since others would have so many in their hands for long.
+#[tokio::test]
+async fn a_great_many_retries_outlive_their_queue() {
+    const MANY: usize = 1_200;
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url()).await;
+    broker
+        .plan(&[spec("other", "g")], Topology::Declare)
+        .await
+        .unwrap();
+    // As they come out of the ladder.
+    let key = format!("{}i.t.g", "0.".repeat(20));
+    let connection = lapin_to(&own.url_text()).await;
+    let channel = connection.create_channel().await.unwrap();
+    channel
+        .confirm_select(ConfirmSelectOptions::default())
+        .await
+        .unwrap();
+    for _ in 0..MANY {
+        let published = channel.basic_publish(
+            "postrider.delay.out".into(),
+            key.as_str().into(),
+            BasicPublishOptions::default(),
+            b"payload",
+            BasicProperties::default(),
+        );
+        published.await.unwrap();
+    }
+    channel.wait_for_confirms().await.unwrap();
+    let wishes = spec("t", "g");
+    broker
+        .plan(std::slice::from_ref(&wishes), Topology::Declare)
+        .await
+        .unwrap();
+    let mut opened = broker.open(vec![wishes]).await.unwrap().remove(0);
+    let mut count = 0;
+    // Once they come, sooner than they are looked for again.
+    let mut patience = PATIENCE;
+    while count < MANY {
+        let mut came = Vec::new();
+        let next = opened.receiver.next(100, &mut came);
+        let event = tokio::time::timeout(patience, next).await.expect("they come");
+        if let Event::Deliveries = event.unwrap() {
+            patience = Duration::from_secs(5);
+        }
+        let mut batch: Vec<_> = came
+            .iter()
+            .map(|delivery| Settlement {
+                token: delivery.token,
+                verdict: Verdict::ACK,
+            })
+            .collect();
+        opened.settler.settle(&mut batch, &mut Vec::new()).await;
+        count += came.len();
+    }
+    assert_eq!(count, MANY);
 }
 
 /// A dead-letter copy finds its stream gone: the stream is declared again and takes it.
