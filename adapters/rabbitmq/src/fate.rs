@@ -7,6 +7,9 @@ use crate::fault;
 use crate::outgoing::Unroutable;
 use crate::publisher::Answer;
 
+/// What the broker says of a topic that may not be written to, before its name.
+const TOPIC_REFUSED: &str = "access to topic '";
+
 /// What a confirm said, returns aside.
 pub(crate) enum Fate {
     Taken,
@@ -48,9 +51,18 @@ pub(crate) fn verdict(slot: &Slot, fate: Fate) -> Answer {
 fn lost(slot: &Slot, error: &lapin::Error) -> Error {
     let text = fault::text(error);
     let exchange = &*slot.exchange;
-    // A refusal that names the exchange concerns every publish to it: none was taken.
     let kind = match fault::reply_code(error) {
         Some(code) if !exchange.is_empty() && text.contains(&format!("'{exchange}'")) => match code {
+            // A refusal of one topic names the exchange as well: of all that was under way it concerns what was sent there.
+            fault::ACCESS_REFUSED if text.contains(TOPIC_REFUSED) => {
+                let own = format!("{TOPIC_REFUSED}{}' in exchange", slot.routing_key);
+                if text.contains(&own) {
+                    ErrorKind::Denied
+                } else {
+                    ErrorKind::Unconfirmed
+                }
+            }
+            // One of the exchange concerns every publish to it: none was taken.
             fault::ACCESS_REFUSED => ErrorKind::Denied,
             fault::NOT_FOUND => ErrorKind::Unavailable,
             _ => ErrorKind::Unconfirmed,

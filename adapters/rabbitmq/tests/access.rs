@@ -101,6 +101,28 @@ async fn permissions_are_told() {
         .remove(0);
     let error = answer.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+
+    // A forbidden topic alone is denied, not what was under way beside it.
+    own.rabbitmqctl(&["set_permissions", "-p", "postrider", "clerk", "^$", ".*", ".*"]);
+    own.rabbitmqctl(&[
+        "set_topic_permissions",
+        "-p",
+        "postrider",
+        "clerk",
+        "postrider",
+        "^t$",
+        ".*",
+    ]);
+    let broker = connect_to(&clerk).await;
+    let topics = ["t", "forbidden", "t"];
+    let answers = broker
+        .publish(topics.map(|topic| Outgoing::to_topic(topic, message("m"))).into())
+        .await;
+    let kinds = answers
+        .iter()
+        .map(|answer| answer.as_ref().err().map(Error::kind));
+    let denied: Vec<bool> = kinds.map(|kind| kind == Some(ErrorKind::Denied)).collect();
+    assert_eq!(denied, [false, true, false], "{answers:?}");
 }
 
 /// Credentials that are revoked while connected end the subscription with a clear error, not with an endless retry.
