@@ -14,6 +14,9 @@ use postrider_contract::ByteString;
 use crate::outgoing::{Mark, Unroutable};
 use crate::properties;
 
+/// What a publish takes beside its payload.
+const BESIDE_PAYLOAD: usize = 1024;
+
 /// One publish without an answer yet.
 pub(crate) struct Slot {
     pub(crate) batch: u64,
@@ -23,11 +26,18 @@ pub(crate) struct Slot {
     pub(crate) mark: Mark,
     pub(crate) unroutable: Unroutable,
     pub(crate) message_id: Option<ByteString>,
-    /// About how many bytes it takes in memory.
-    pub(crate) size: usize,
+    /// In bytes.
+    pub(crate) payload: usize,
     pub(crate) returned: bool,
     /// Nobody waits for its answer any more.
     pub(crate) given_up: bool,
+}
+
+impl Slot {
+    /// About how many bytes it takes in memory.
+    pub(crate) fn size(&self) -> usize {
+        self.payload + BESIDE_PAYLOAD
+    }
 }
 
 /// Every publish without an answer yet, by the number it was sent under.
@@ -58,7 +68,7 @@ impl Flights {
         let own = self.slots.values_mut().filter(|slot| slot.batch == batch);
         own.map(|slot| {
             slot.given_up = true;
-            (slot.index, slot.message_id.clone(), slot.size)
+            (slot.index, slot.message_id.clone(), slot.size())
         })
         .collect()
     }
@@ -101,7 +111,7 @@ mod tests {
             mark,
             unroutable: Unroutable::Told,
             message_id: None,
-            size: 0,
+            payload: 0,
             returned: false,
             given_up: false,
         }

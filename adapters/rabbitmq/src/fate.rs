@@ -50,6 +50,12 @@ pub(crate) fn verdict(slot: &Slot, fate: Fate) -> Answer {
 /// The channel ended before the confirm came.
 fn lost(slot: &Slot, error: &lapin::Error) -> Error {
     let text = fault::text(error);
+    if fault::largest(error).is_some_and(|largest| slot.payload > largest) {
+        return Error::new(
+            ErrorKind::TooLarge,
+            format!("the broker does not take it, whatever `max_payload` allows: {text}"),
+        );
+    }
     let exchange = &*slot.exchange;
     let kind = match fault::reply_code(error) {
         Some(code) if !exchange.is_empty() && text.contains(&format!("'{exchange}'")) => match code {

@@ -36,6 +36,14 @@ pub(crate) fn is_overdue(error: &lapin::Error) -> bool {
         && text.contains("timed out")
 }
 
+/// The largest payload that the broker takes, where it closed a channel because of a larger one.
+pub(crate) fn largest(error: &lapin::Error) -> Option<usize> {
+    let text = text(error);
+    let (_, largest) = text.rsplit_once("max size ")?;
+    let said = reply_code(error) == Some(PRECONDITION_FAILED) && text.contains("message size ");
+    largest.parse().ok().filter(|_| said)
+}
+
 /// What failed, in one line: `doing` says at what.
 pub(crate) fn error(doing: &str, error: &lapin::Error) -> Error {
     Error::new(kind(error), format!("{doing}: {}", text(error)))

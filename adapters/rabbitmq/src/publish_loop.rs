@@ -23,8 +23,6 @@ use crate::topology::Topology;
 /// So many bytes of publishes that nobody waits for any more may be without a confirm. The client library keeps what it
 /// cannot write, and a broker that does not get on with one queue stops reading.
 const MOST_GIVEN_UP: usize = 16 << 20;
-/// What a publish takes beside its payload.
-const BESIDE_PAYLOAD: usize = 1024;
 
 /// A batch whose answers are coming in.
 struct Open {
@@ -177,7 +175,7 @@ impl PublishLoop {
                     mark: parcel.mark.clone(),
                     unroutable: parcel.unroutable,
                     message_id: parcel.message_id.clone(),
-                    size: parcel.payload.len() + BESIDE_PAYLOAD,
+                    payload: parcel.payload.len(),
                     returned: false,
                     given_up: false,
                 };
@@ -209,7 +207,7 @@ impl PublishLoop {
             for (flight, fate) in certain {
                 if let Some(slot) = self.flights.remove(flight) {
                     if slot.given_up {
-                        self.given_up = self.given_up.saturating_sub(slot.size);
+                        self.given_up = self.given_up.saturating_sub(slot.size());
                     }
                     self.settle(slot.batch, slot.index, verdict(&slot, fate));
                 }

@@ -224,3 +224,23 @@ async fn what_is_never_confirmed_is_bounded() {
     }
     broker.close(PATIENCE).await.unwrap();
 }
+
+/// What the broker takes may be less than `max_payload`: the message that is too large for it is told so, and no other.
+#[tokio::test]
+async fn what_is_too_large_for_the_broker_is_told() {
+    let own = OwnBroker::start();
+    own.rabbitmqctl(&["eval", "application:set_env(rabbit, max_message_size, 2000)."]);
+    let broker = connect_to(&own.url()).await;
+    broker.plan(&[spec("t", "g")], Topology::Declare).await.unwrap();
+    let sized = |bytes: usize| Outgoing::to_topic("t", Message::new(vec![b'x'; bytes]));
+    let answers = broker.publish([2_000, 2_001, 10].map(sized).into()).await;
+    let too_large: Vec<bool> = answers
+        .iter()
+        .map(|answer| matches!(answer, Err(error) if error.kind() == ErrorKind::TooLarge))
+        .collect();
+    assert_eq!(too_large, [false, true, false], "{answers:?}");
+    let text = answers[1].as_ref().unwrap_err().to_string();
+    assert!(text.contains("2001") && text.contains("2000"), "{text}");
+    let answer = broker.publish(vec![sized(2_000)]).await.remove(0);
+    assert!(answer.unwrap().received);
+}
