@@ -3,6 +3,7 @@
 //! There are two for each broker: RabbitMQ stops reading from a connection that publishes while the broker is short of
 //! memory or disk, so acknowledgements travel on another than publishes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,6 +12,8 @@ use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo, SASLMechanism};
 use lapin::{Connection, ConnectionProperties};
 use postrider_contract::{Backoff, Error, ErrorKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -50,6 +53,8 @@ struct State {
     number: u32,
     failures: u32,
     refusals: u32,
+    /// Hosts, by their places, from which an attempt got no answer.
+    silent: HashSet<usize>,
     /// Set once trying again is hopeless.
     over: Option<Error>,
 }
@@ -118,7 +123,7 @@ impl Link {
         if state.failures > 0 {
             sleep_until(Instant::now() + self.backoff.wait(state.failures)).await;
         }
-        match self.attempt().await {
+        match self.attempt(&mut state.silent).await {
             Ok(connection) => {
                 state.number = NUMBER.fetch_add(1, Ordering::Relaxed);
                 state.since = Some(Instant::now());
@@ -147,11 +152,23 @@ impl Link {
         }
     }
 
-    async fn attempt(&self) -> Result<Connection, Error> {
+    async fn attempt(&self, silent: &mut HashSet<usize>) -> Result<Connection, Error> {
         let mut last = None;
-        for (host, port) in &self.settings.hosts {
-            let connecting = self.connect(host, *port);
-            let error = match timeout(self.settings.connect_timeout, connecting).await {
+        let patience = self.settings.connect_timeout;
+        for (place, (host, port)) in self.settings.hosts.iter().enumerate() {
+            // Until it answers: this may be dropped before.
+            let was_silent = !silent.insert(place);
+            let connecting = async {
+                if was_silent {
+                    speaks(host, *port).await;
+                }
+                self.connect(host, *port).await
+            };
+            let answered = timeout(patience, connecting).await;
+            if answered.is_ok() {
+                silent.remove(&place);
+            }
+            let error = match answered {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
                 Err(_) => Error::new(
@@ -205,6 +222,18 @@ impl Link {
     }
 }
 
+/// Waits until a peer that said nothing before does so, or hangs up. The client library leaves a thread and a socket behind
+/// with each attempt that is given up (lapin 4.12.3), for as long as the peer is silent.
+async fn speaks(host: &str, port: u16) {
+    let asked = async {
+        let mut socket = TcpStream::connect((host, port)).await?;
+        socket.write_all(b"AMQP\x00\x00\x09\x01").await?;
+        socket.read(&mut [0]).await
+    };
+    // An error is an answer, too: the attempt itself tells it.
+    let _ = asked.await;
+}
+
 impl State {
     /// Before any connection worked, refused credentials are wrong credentials. Afterwards they must be refused again.
     fn judge(&mut self, error: Error) -> Error {
@@ -220,5 +249,69 @@ impl State {
             return error;
         }
         Error::new(ErrorKind::Unavailable, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio::time::sleep;
+
+    use postrider_contract::Client;
+
+    use super::*;
+
+    /// Something that takes connections and says nothing.
+    #[tokio::test]
+    async fn attempts_at_a_silent_peer_leave_nothing_behind() {
+        const ATTEMPTS: usize = 4;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (took, mut taken) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                took.send(socket).unwrap();
+            }
+        });
+        let url = format!("amqp://127.0.0.1:{port}?connect_timeout=300ms");
+        let client = Client {
+            application: "tests".into(),
+            instance: "tests-1".into(),
+        };
+        let settings = Settings::read(&url.parse().unwrap(), client).unwrap();
+        let link = Link::paced(settings, "test", Backoff::new(Duration::ZERO, Duration::ZERO));
+        for _ in 0..ATTEMPTS {
+            let error = link.get().await.err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        }
+        let mut sockets = Vec::new();
+        while sockets.len() < ATTEMPTS {
+            sockets.push(taken.recv().await.unwrap());
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let mut held = 0;
+            for socket in &sockets {
+                held += usize::from(is_held(socket));
+            }
+            if held <= 1 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{held} connections are held");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Whether the other side has not hung up.
+    fn is_held(socket: &TcpStream) -> bool {
+        let mut buffer = [0; 64];
+        loop {
+            match socket.try_read(&mut buffer) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) => return error.kind() == std::io::ErrorKind::WouldBlock,
+            }
+        }
     }
 }
