@@ -5,6 +5,8 @@ pub(crate) mod primary;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use postrider_contract::{Backoff, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -21,6 +23,8 @@ use crate::tls;
 
 /// How long the short commands may take: acknowledgements, scripts, questions.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
+/// How long one of several hosts is tried before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 /// A connection of its own, with what the server calls it.
 pub(crate) struct Dedicated {
@@ -257,17 +261,33 @@ impl Link {
     }
 
     /// A new connection to the first host that takes writes. `scripts`: with the scripts loaded.
+    ///
+    /// One that says nothing is not waited for alone: whoever asks has less time than its connection may take.
     pub(crate) async fn dedicated(&self, scripts: bool) -> Result<Dedicated, Error> {
-        let mut last = None;
-        for at in 0..self.settings.hosts.len() {
-            match self.open(at, scripts).await {
-                Ok(dedicated) => return Ok(dedicated),
+        let hosts = self.settings.hosts.len();
+        let mut opening = FuturesUnordered::new();
+        let (mut next, mut last) = (0, None);
+        loop {
+            if next < hosts {
+                opening.push(self.open(next, scripts));
+                next += 1;
+            }
+            let opened = if next < hosts {
+                match timeout(HEAD_START, opening.next()).await {
+                    Ok(opened) => opened,
+                    Err(_) => continue,
+                }
+            } else {
+                opening.next().await
+            };
+            match opened {
+                Some(Ok(dedicated)) => return Ok(dedicated),
                 // Wrong credentials are wrong everywhere.
-                Err(error) if error.kind() == ErrorKind::Denied => return Err(error),
-                Err(error) => last = Some(error),
+                Some(Err(error)) if error.kind() == ErrorKind::Denied => return Err(error),
+                Some(Err(error)) => last = Some(error),
+                None => return Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host"))),
             }
         }
-        Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host")))
     }
 
     async fn open(&self, at: usize, scripts: bool) -> Result<Dedicated, Error> {
