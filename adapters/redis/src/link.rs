@@ -32,7 +32,7 @@ pub(crate) struct Dedicated {
     /// For `CLIENT UNBLOCK`; unknown where the server does not tell.
     pub(crate) id: Option<i64>,
     /// Which of the hosts.
-    host: usize,
+    pub(crate) host: usize,
 }
 
 /// The connection that all commands share.
@@ -192,7 +192,7 @@ impl Link {
             if self.live.lock().unwrap_or_else(PoisonError::into_inner).closed {
                 return Err(closed());
             }
-            let error = match timeout(left(deadline), self.dedicated(true)).await {
+            let error = match timeout(left(deadline), self.dedicated()).await {
                 Ok(Ok(Dedicated { connection, host, .. })) => {
                     let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                     live.generation += 1;
@@ -260,16 +260,16 @@ impl Link {
         }
     }
 
-    /// A new connection to the first host that takes writes. `scripts`: with the scripts loaded.
+    /// A new connection to the first host that takes writes, with the scripts loaded.
     ///
     /// One that says nothing is not waited for alone: whoever asks has less time than its connection may take.
-    pub(crate) async fn dedicated(&self, scripts: bool) -> Result<Dedicated, Error> {
+    async fn dedicated(&self) -> Result<Dedicated, Error> {
         let hosts = self.settings.hosts.len();
         let mut opening = FuturesUnordered::new();
         let (mut next, mut last) = (0, None);
         loop {
             if next < hosts {
-                opening.push(self.open(next, scripts));
+                opening.push(self.open(next, true));
                 next += 1;
             }
             let opened = if next < hosts {
@@ -290,6 +290,7 @@ impl Link {
         }
     }
 
+    /// A new connection to this host, if it takes writes. `scripts`: with the scripts loaded.
     async fn open(&self, at: usize, scripts: bool) -> Result<Dedicated, Error> {
         let (host, port) = (self.settings.hosts[at].0.as_str(), self.settings.hosts[at].1);
         let client = self.client(host, port, false)?;

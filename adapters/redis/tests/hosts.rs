@@ -6,11 +6,53 @@ use std::time::Duration;
 
 use common::own::Own;
 use common::*;
-use postrider_contract::Event;
+use postrider_contract::{Event, Message, Outgoing, Sharing, Spec};
+use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 fn both(first: &Own, second: &Own) -> String {
     format!("redis://127.0.0.1:{},127.0.0.1:{}", first.port, second.port)
+}
+
+/// A connection of ours, as the server lists it.
+#[derive(Debug)]
+struct Connected {
+    id: String,
+    reads: bool,
+}
+
+/// Ours, once so many of them wait for messages.
+async fn connected(administrator: &mut MultiplexedConnection, readers: usize) -> Vec<Connected> {
+    let until = Instant::now() + SOON;
+    loop {
+        let all: String = redis::cmd("CLIENT")
+            .arg("LIST")
+            .query_async(administrator)
+            .await
+            .unwrap();
+        let of = |line: &str, name: &str| {
+            let word = line.split(' ').find_map(|word| word.strip_prefix(name));
+            word.unwrap_or_default().to_owned()
+        };
+        let ours: Vec<Connected> = all
+            .lines()
+            .filter(|line| !of(line, "name=").is_empty())
+            .map(|line| Connected {
+                id: of(line, "id="),
+                reads: of(line, "flags=").contains('b'),
+            })
+            .collect();
+        if ours.iter().filter(|one| one.reads).count() == readers {
+            return ours;
+        }
+        assert!(Instant::now() < until, "not {readers} of them wait: {all}");
+    }
+}
+
+async fn cut(administrator: &mut MultiplexedConnection, connected: &Connected) {
+    let mut kill = redis::cmd("CLIENT");
+    kill.arg("KILL").arg("ID").arg(&connected.id);
+    kill.exec_async(administrator).await.unwrap();
 }
 
 /// A frozen one takes connections and says nothing, as one whose machine is gone says nothing to the attempt.
@@ -45,4 +87,65 @@ async fn a_primary_that_stops_answering_is_left_for_the_next() {
     let got = open.receive(1).await.remove(0);
     open.ack(&got).await;
     first.resume();
+}
+
+/// The reader must be where acknowledgements go. A primary that died comes back as one until somebody tells it otherwise.
+#[tokio::test]
+async fn what_reads_stays_where_commands_go() {
+    let (first, second) = (Own::start(&[]), Own::start(&[]));
+    first.kill();
+    let broker = connect(&both(&first, &second), "a").await;
+    let topic = unique("back");
+    let mut shared = open(&broker, spec(&topic, "g")).await;
+    let everyone = Spec {
+        sharing: Sharing::Broadcast,
+        dead_letter: None,
+        ..spec(&topic, "everyone")
+    };
+    let mut broadcast = open(&broker, everyone).await;
+    first.up();
+    let mut administrator = second.raw().await;
+    for reader in connected(&mut administrator, 2).await {
+        if reader.reads {
+            cut(&mut administrator, &reader).await;
+        }
+    }
+    publish(&broker, &topic, ["x".into()]).await;
+    let got = shared.receive(1).await.remove(0);
+    shared.ack(&got).await;
+    assert_eq!(texts(&broadcast.receive(1).await), ["x"]);
+    let left = broker.status(&[spec(&topic, "g")]).await.unwrap()[0].unsettled;
+    assert_eq!(left, Some(0));
+}
+
+/// Where commands go elsewhere, what reads follows, though nothing cuts its connection.
+#[tokio::test]
+async fn what_reads_follows_the_commands() {
+    let (first, second) = (Own::start(&[]), Own::start(&[]));
+    let broker = connect(&both(&first, &second), "a").await;
+    let topic = unique("follows");
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    second.tell(&format!("REPLICAOF 127.0.0.1 {}", first.port)).await;
+    let until = Instant::now() + SOON;
+    while second.tell(&format!("EXISTS {topic}")).await != redis::Value::Int(1) {
+        assert!(Instant::now() < until, "nothing is copied");
+    }
+    second.tell("REPLICAOF NO ONE").await;
+    let mut administrator = first.raw().await;
+    let ours = connected(&mut administrator, 1).await;
+    // Nobody else is let in: the shared connection goes to the next host.
+    let mut limit = redis::cmd("CONFIG");
+    limit.arg("SET").arg("maxclients").arg(1);
+    limit.exec_async(&mut administrator).await.unwrap();
+    for other in ours.iter().filter(|one| !one.reads) {
+        cut(&mut administrator, other).await;
+    }
+    // The first one may still have gone out over the connection that was cut.
+    let one = || vec![Outgoing::to_topic(topic.clone(), Message::new("x"))];
+    let until = Instant::now() + SOON;
+    while let Err(error) = broker.publish(one()).await.remove(0) {
+        assert!(Instant::now() < until, "{error}");
+    }
+    let got = open.receive(1).await.remove(0);
+    open.ack(&got).await;
 }

@@ -7,7 +7,7 @@ use redis::aio::PubSub;
 use tokio::time::{Instant, timeout};
 
 use crate::failure::unavailable;
-use crate::link::{COMMAND, Link};
+use crate::link::{COMMAND, Dedicated, Link};
 
 impl Link {
     /// Whether there is a choice. A single host is taken as it is.
@@ -15,14 +15,32 @@ impl Link {
         self.settings.hosts.len() > 1
     }
 
+    /// The host that commands go to.
+    async fn host(&self) -> Result<usize, Error> {
+        if !self.has_choice() {
+            return Ok(0);
+        }
+        let until = Instant::now() + self.settings.connect_timeout;
+        Ok(self.shared(until).await?.host)
+    }
+
+    /// A connection of its own to the host that commands go to: what is read there is acknowledged there.
+    pub(crate) async fn beside(&self) -> Result<Dedicated, Error> {
+        self.open(self.host().await?, false).await
+    }
+
+    /// An error where commands go to another host by now.
+    pub(crate) fn still_beside(&self, host: usize) -> Result<(), Error> {
+        match self.live() {
+            Some(shared) if shared.host != host => Err(moved()),
+            _ => Ok(()),
+        }
+    }
+
     /// A connection for subscribing to channels, and to which host: the one that commands go to.
     pub(crate) async fn pub_sub(&self) -> Result<(PubSub, usize), Error> {
         let within = self.settings.connect_timeout;
-        let at = if self.has_choice() {
-            self.shared(Instant::now() + within).await?.host
-        } else {
-            0
-        };
+        let at = self.host().await?;
         let (host, port) = &self.settings.hosts[at];
         let client = self.client(host, *port, true)?;
         match timeout(within, client.get_async_pubsub()).await {
@@ -40,7 +58,7 @@ impl Link {
         let until = Instant::now() + COMMAND;
         let shared = self.shared(until).await?;
         if shared.host != host {
-            return Err(unavailable("another Redis is the primary now"));
+            return Err(moved());
         }
         let generation = shared.generation;
         let mut ask = redis::pipe();
@@ -60,6 +78,10 @@ impl Link {
         }
         left
     }
+}
+
+fn moved() -> Error {
+    unavailable("another Redis is the primary now")
 }
 
 /// What a replica has taken for its channels is as good as not sent.

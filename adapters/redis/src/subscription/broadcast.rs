@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, checked, unexpected};
-use crate::link::{COMMAND, Link};
+use crate::link::{COMMAND, Dedicated, Link};
 use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
 use crate::subscription::reader::is_fatal;
 use crate::subscription::table::{Part, Table};
@@ -52,7 +52,9 @@ impl BroadcastReader {
     }
 
     async fn session(&self, position: &mut Option<EntryId>, failures: &mut u32) -> Result<(), Error> {
-        let mut connection = self.link.dedicated(false).await?.connection;
+        let Dedicated {
+            mut connection, host, ..
+        } = self.link.beside().await?;
         let end = self.end().await?;
         match position {
             Some(before) if *before > end => {
@@ -66,6 +68,7 @@ impl BroadcastReader {
         self.table.up(Part::Reader);
         *failures = 0;
         loop {
+            self.link.still_beside(host)?;
             let room = self.table.room();
             if room == 0 {
                 tokio::select! {

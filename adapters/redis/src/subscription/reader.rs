@@ -37,6 +37,8 @@ pub(crate) struct Reader {
 pub(crate) struct Session {
     pub(crate) connection: MultiplexedConnection,
     id: Option<i64>,
+    /// Which of the hosts: the one that commands go to, as long as this lasts.
+    host: usize,
     /// Pending already, and to be handed out before anything new.
     pub(crate) backlog: VecDeque<Place>,
     swept: Option<Instant>,
@@ -79,8 +81,8 @@ impl Reader {
         if let Some(lease) = &self.source.leader {
             lease.begin();
         }
-        let Dedicated { connection, id, .. } = tokio::select! {
-            made = self.link.dedicated(false) => made?,
+        let Dedicated { connection, id, host } = tokio::select! {
+            made = self.link.beside() => made?,
             () = self.stop.cancelled() => return Ok(()),
             () = self.closing.cancelled() => return Ok(()),
         };
@@ -88,6 +90,7 @@ impl Reader {
         let mut session = Session {
             connection,
             id,
+            host,
             backlog: VecDeque::new(),
             swept: None,
             refreshed: now,
@@ -102,6 +105,7 @@ impl Reader {
         self.table.up(Part::Reader);
         *failures = 0;
         while !self.stopped() {
+            self.link.still_beside(session.host)?;
             if self.source.leader.is_some() {
                 self.lead_or_wait(&mut session).await?;
             } else {
@@ -225,7 +229,7 @@ impl Reader {
         block: Duration,
     ) -> Result<Value, Error> {
         let within = block + GRACE;
-        let id = session.id;
+        let (id, host) = (session.id, session.host);
         let mut reply = pin!(timeout(within, session.connection.send_packed_command(command)));
         let reply = tokio::select! {
             reply = &mut reply => reply,
@@ -237,7 +241,10 @@ impl Reader {
                 }
             } => {
                 // Not dropped: what the server delivers at this moment would be neither handed out nor given back.
-                if let Some(id) = id {
+                // On another host the id would be somebody else's.
+                if let Some(id) = id
+                    && self.link.still_beside(host).is_ok()
+                {
                     let mut unblock = redis::cmd("CLIENT");
                     unblock.arg("UNBLOCK").arg(id);
                     let _ = self.link.run(&unblock, Duration::from_secs(1)).await;
