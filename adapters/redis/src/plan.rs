@@ -7,11 +7,12 @@ use postrider_contract::{Error, Order, Problem, Sharing, Spec, Start, Topology, 
 use redis::Value;
 
 use crate::broker::Redis;
-use crate::failure::from_server;
+use crate::failure::{checked, from_server};
 use crate::fields::bytes;
 use crate::keys;
 use crate::link::COMMAND;
 use crate::scripts::Name;
+use crate::status::groups_of;
 use crate::topics::{check, is_called_dead_letters};
 
 /// A key that a listener needs.
@@ -97,34 +98,46 @@ impl Redis {
 
     /// A topic of dead letters that is not called `.dlq` is marked on the server, so that every process knows it.
     async fn find_dead_letter_topics(&self, all: &[Spec], mode: Topology) -> Result<(), Error> {
-        let mut mark = redis::pipe();
-        for topic in all.iter().filter_map(|spec| spec.dead_letter.as_ref()) {
+        let named = all.iter().filter_map(|spec| spec.dead_letter.as_ref());
+        let mut marks: Vec<&Arc<str>> = Vec::new();
+        for topic in named {
             if !is_called_dead_letters(topic) && mode == Topology::Declare {
-                mark.cmd("SET").arg(keys::dead_letters(topic)).arg(1);
+                marks.push(topic);
             }
             self.topics.mark_dead_letters(topic);
         }
-        let marked = mark.len();
+        // Only those that are missing: a server at its maxmemory refuses to set one that it has.
+        let there = self.marked(&marks).await?;
+        let mut set = redis::pipe();
+        for (topic, _) in marks.iter().zip(there).filter(|(_, there)| !there) {
+            set.cmd("SET").arg(keys::dead_letters(topic)).arg(1);
+        }
+        let answers = self.link.pipeline(&set, COMMAND).await;
+        for answer in answers.map_err(|failure| failure.error)? {
+            checked(answer)?;
+        }
         let asked: Vec<&Arc<str>> = all
             .iter()
             .flat_map(|spec| std::iter::once(spec.topic()).chain(&spec.publishes))
             .collect();
-        for topic in &asked {
-            mark.cmd("EXISTS").arg(keys::dead_letters(topic));
-        }
-        let answers = self
-            .link
-            .pipeline(&mark, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
-        for (n, answer) in answers.into_iter().enumerate() {
-            match answer {
-                Value::ServerError(error) => return Err(from_server(&error)),
-                Value::Int(1) if n >= marked => self.topics.mark_dead_letters(asked[n - marked]),
-                _ => {}
-            }
+        let marked = self.marked(&asked).await?;
+        for (topic, _) in asked.into_iter().zip(marked).filter(|(_, marked)| *marked) {
+            self.topics.mark_dead_letters(topic);
         }
         Ok(())
+    }
+
+    /// Which of these topics are marked as holding dead letters.
+    async fn marked(&self, topics: &[&Arc<str>]) -> Result<Vec<bool>, Error> {
+        let mut ask = redis::pipe();
+        for topic in topics {
+            ask.cmd("EXISTS").arg(keys::dead_letters(topic));
+        }
+        let answers = self.link.pipeline(&ask, COMMAND).await;
+        let answers = answers.map_err(|failure| failure.error)?.into_iter();
+        answers
+            .map(|answer| Ok(checked(answer)? == Value::Int(1)))
+            .collect()
     }
 
     /// Topics of dead letters whose mark is missing: other processes would trim them, and use a channel on Pub/Sub.
@@ -134,31 +147,18 @@ impl Redis {
             .filter_map(|spec| Some((spec, spec.dead_letter.as_ref()?)))
             .filter(|(_, topic)| !is_called_dead_letters(topic))
             .collect();
-        let mut ask = redis::pipe();
-        for (_, topic) in &named {
-            ask.cmd("EXISTS").arg(keys::dead_letters(topic));
-        }
-        let answers = self
-            .link
-            .pipeline(&ask, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
+        let topics: Vec<&Arc<str>> = named.iter().map(|(_, topic)| *topic).collect();
+        let marked = self.marked(&topics).await?;
         let mut problems = Vec::new();
-        for ((spec, topic), answer) in named.into_iter().zip(answers) {
-            match answer {
-                Value::ServerError(error) => return Err(from_server(&error)),
-                Value::Int(0) => {
-                    let mark = keys::dead_letters(topic);
-                    problems.push(Problem {
-                        listener: Arc::clone(&spec.listener),
-                        what: format!(
-                            "nothing tells other processes that `{topic}` holds dead letters (key `{mark}`): they would trim it"
-                        ),
-                        help: format!("SET {mark} 1, or run once with topology = declare"),
-                    });
-                }
-                _ => {}
-            }
+        for ((spec, topic), _) in named.into_iter().zip(marked).filter(|(_, marked)| !marked) {
+            let mark = keys::dead_letters(topic);
+            problems.push(Problem {
+                listener: Arc::clone(&spec.listener),
+                what: format!(
+                    "nothing tells other processes that `{topic}` holds dead letters (key `{mark}`): they would trim it"
+                ),
+                help: format!("SET {mark} 1, or run once with topology = declare"),
+            });
         }
         Ok(problems)
     }
@@ -249,6 +249,12 @@ impl Redis {
         let mut problems = Vec::new();
         for (need, exists) in needs {
             let command = match &need.group {
+                // Not tried: a server at its maxmemory refuses to make a group that it has.
+                Some((group, _))
+                    if *exists && self.groups(&need.key).await?.iter().any(|name| **name == **group) =>
+                {
+                    continue;
+                }
                 Some((group, start)) => {
                     let start = if *start == Start::Earliest { "0" } else { "$" };
                     let mut create = redis::cmd("XGROUP");
@@ -327,17 +333,8 @@ impl Redis {
     }
 
     async fn groups(&self, key: &str) -> Result<Vec<String>, Error> {
-        let mut info = redis::cmd("XINFO");
-        info.arg("GROUPS").arg(key);
-        let groups = self
-            .link
-            .run(&info, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
-        Ok(crate::status::groups(groups)
-            .into_iter()
-            .map(|group| group.name)
-            .collect())
+        let groups = groups_of(&self.link, key).await?;
+        Ok(groups.into_iter().map(|group| group.name).collect())
     }
 }
 

@@ -4,10 +4,10 @@ use postrider_contract::{Error, Sharing, Spec, Status};
 use redis::Value;
 
 use crate::broker::Redis;
-use crate::failure::from_server;
+use crate::failure::{Failure, from_server};
 use crate::fields::bytes;
 use crate::keys;
-use crate::link::COMMAND;
+use crate::link::{COMMAND, Link};
 
 /// Counted one by one, where the server does not know how many wait.
 const COUNTED: usize = 1_000;
@@ -80,14 +80,8 @@ impl Redis {
     /// How many wait in a stream for a group, those that were given back with them, and how many are delivered and not
     /// settled.
     async fn of_stream(&self, key: &str, group: &str) -> Result<(Option<u64>, u64), Error> {
-        let mut info = redis::cmd("XINFO");
-        info.arg("GROUPS").arg(key);
-        let found = match self.link.run(&info, COMMAND).await {
-            Ok(reply) => groups(reply).into_iter().find(|found| found.name == group),
-            // There is no stream: nothing waits in it.
-            Err(failure) if !failure.sent && failure.error.to_string().contains("no such key") => None,
-            Err(failure) => return Err(failure.error),
-        };
+        let groups = groups_of(&self.link, key).await?;
+        let found = groups.into_iter().find(|found| found.name == group);
         let Some(found) = found else {
             return Ok((Some(0), 0));
         };
@@ -156,8 +150,24 @@ fn pending_of(consumer: &str, reply: Value) -> u64 {
     consumers.into_iter().find_map(count).unwrap_or(0)
 }
 
+/// The groups of a stream; none where there is no stream.
+pub(crate) async fn groups_of(link: &Link, key: &str) -> Result<Vec<Group>, Error> {
+    let mut info = redis::cmd("XINFO");
+    info.arg("GROUPS").arg(key);
+    match link.run(&info, COMMAND).await {
+        Ok(reply) => Ok(groups(reply)),
+        Err(failure) if is_missing(&failure) => Ok(Vec::new()),
+        Err(failure) => Err(failure.error),
+    }
+}
+
+/// Whether the answer is that there is no such key.
+pub(crate) fn is_missing(failure: &Failure) -> bool {
+    !failure.sent && failure.error.to_string().contains("no such key")
+}
+
 /// Reads a reply to `XINFO GROUPS`.
-pub(crate) fn groups(reply: Value) -> Vec<Group> {
+fn groups(reply: Value) -> Vec<Group> {
     let Value::Array(groups) = reply else {
         return Vec::new();
     };

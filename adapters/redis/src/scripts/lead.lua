@@ -17,5 +17,8 @@ if lease then
     return 0
   end
 end
+-- A server at its maxmemory refuses what takes memory if it is a script's first write. The lease must go on: only what reads
+-- frees memory.
+redis.call('DEL', KEYS[1])
 redis.call('SET', KEYS[1], string.format('%.0f ', now + tonumber(ARGV[3])) .. ARGV[1] .. ' ' .. ARGV[2])
 return answer

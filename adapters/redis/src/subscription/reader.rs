@@ -289,8 +289,9 @@ impl Reader {
         if self.mode == Topology::Verify {
             return Ok(());
         }
+        let missing = self.missing().await?;
         let mut create = redis::pipe();
-        for (_, key) in self.source.streams() {
+        for (_, key) in &missing {
             // From the beginning: what was published since it vanished is not to be missed.
             create
                 .cmd("XGROUP")
@@ -305,7 +306,7 @@ impl Reader {
             .pipeline(&create, COMMAND)
             .await
             .map_err(|failure| failure.error)?;
-        for ((stream, key), answer) in self.source.streams().zip(answers) {
+        for ((stream, key), answer) in missing.into_iter().zip(answers) {
             match answer {
                 Value::ServerError(error) if error.code() == "BUSYGROUP" => {}
                 Value::ServerError(error) => return Err(crate::failure::from_server(&error)),
@@ -318,6 +319,18 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The streams without the group. Asked first: a server at its maxmemory refuses to make a group that it has.
+    async fn missing(&self) -> Result<Vec<(Stream, &str)>, Error> {
+        let mut missing = Vec::new();
+        for (stream, key) in self.source.streams() {
+            let groups = crate::status::groups_of(&self.link, key).await?;
+            if !groups.iter().any(|group| *group.name == *self.source.group) {
+                missing.push((stream, key));
+            }
+        }
+        Ok(missing)
     }
 }
 
