@@ -24,6 +24,7 @@ use crate::pubsub::intake::Intake;
 use crate::pubsub::queue::Queue;
 use crate::settings::{Settings, Transport};
 use crate::subscription::broadcast::BroadcastReader;
+use crate::subscription::page::Pages;
 use crate::subscription::reader::Reader;
 use crate::subscription::receiver::TableReceiver;
 use crate::subscription::settler::TableSettler;
@@ -153,6 +154,7 @@ impl Redis {
                 link: Arc::clone(&self.link),
                 table: Arc::clone(&table),
                 key: known.key.clone(),
+                pages: Pages::new(),
                 stop: stop.clone(),
                 closing: self.closing.clone(),
             };
@@ -185,6 +187,7 @@ impl Redis {
             table: Arc::clone(table),
             lease: self.settings.lease,
             mode: *self.mode.lock().unwrap_or_else(PoisonError::into_inner),
+            pages: Pages::new(),
             stop: stop.clone(),
             closing: self.closing.clone(),
         };

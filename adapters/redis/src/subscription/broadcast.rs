@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, checked, unexpected};
 use crate::link::{COMMAND, Dedicated, Link};
 use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
+use crate::subscription::page::Pages;
 use crate::subscription::reader::is_fatal;
 use crate::subscription::table::{Part, Table};
 
@@ -23,6 +24,7 @@ pub(crate) struct BroadcastReader {
     pub(crate) link: Arc<Link>,
     pub(crate) table: Arc<Table>,
     pub(crate) key: String,
+    pub(crate) pages: Pages,
     pub(crate) stop: CancellationToken,
     pub(crate) closing: CancellationToken,
 }
@@ -80,14 +82,18 @@ impl BroadcastReader {
             let after = position.unwrap_or_default();
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT")
-                .arg(room)
+                .arg(self.pages.count(room, 1))
                 .arg("BLOCK")
                 .arg(BLOCK.as_millis() as u64);
             read.arg("STREAMS").arg(&self.key).arg(after.to_string());
             let reply = timeout(BLOCK + GRACE, connection.send_packed_command(&read)).await;
+            if !matches!(reply, Ok(Ok(_))) {
+                self.pages.failed();
+            }
             let reply = reply.map_err(|_| Failure::silent(BLOCK + GRACE).error)?;
             let reply = checked(reply.map_err(|error| Failure::of(&error).error)?)?;
             let entries = entries(reply);
+            self.pages.came(&entries);
             if let Some(last) = entries.last() {
                 *position = Some(last.id);
             }

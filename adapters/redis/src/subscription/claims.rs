@@ -13,6 +13,7 @@ use crate::link::COMMAND;
 use crate::scripts::Name;
 use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
 use crate::subscription::lease::Lease;
+use crate::subscription::page::PAGE_BYTES;
 use crate::subscription::reader::{Reader, Session};
 use crate::subscription::table::Place;
 
@@ -25,6 +26,8 @@ const FORGET: Duration = Duration::from_secs(3600);
 struct Claimed {
     entries: Vec<Entry>,
     deleted: u64,
+    /// How many of the ids; the others did not fit.
+    looked_at: usize,
 }
 
 impl Reader {
@@ -55,6 +58,13 @@ impl Reader {
         }
         let known = self.table.known();
         places.retain(|place| !known.contains(place));
+        let mut unanswered = self.pages.unanswered();
+        if !unanswered.is_empty() {
+            // The others have been settled since, by whoever took them up.
+            let still: HashSet<&Place> = places.iter().collect();
+            unanswered.retain(|place| still.contains(place));
+        }
+        drop(unanswered);
         Ok(places)
     }
 
@@ -72,29 +82,24 @@ impl Reader {
             None => claim.arg("mine"),
             Some(lease) => claim.arg("any").arg(lease.holder(&self.source.consumer)),
         };
-        for _ in 0..room.min(PAGE) {
-            let Some(&(of, id)) = session.backlog.front() else {
-                break;
-            };
-            if of != stream {
-                break;
-            }
-            claim.arg(id.to_string());
-            session.backlog.pop_front();
-        }
-        self.take_up(stream, &claim).await
+        let of_stream = session.backlog.iter().take_while(|(of, _)| *of == stream);
+        let ids: Vec<EntryId> = of_stream.take(room.min(PAGE)).map(|(_, id)| *id).collect();
+        let looked_at = self.take_up(stream, claim, &ids).await?;
+        session.backlog.drain(..looked_at);
+        Ok(())
     }
 
     /// Takes over what has been idle for as long as the lease, whoever's it is, as far as there is room. What is held here
-    /// is left out: claiming it would raise its delivery count, and renew a lease that nobody asked to be renewed.
-    pub(crate) async fn sweep(&self) -> Result<(), Error> {
+    /// is left out: claiming it would raise its delivery count, and renew a lease that nobody asked to be renewed. Answers
+    /// whether that was all: after a full page there are other things to do first.
+    pub(crate) async fn sweep(&self) -> Result<bool, Error> {
         let idle = self.lease.as_millis() as u64;
         for (stream, key) in self.source.streams() {
             let mut after = "-".to_owned();
             loop {
                 let room = self.table.room();
                 if room == 0 || self.stopped() {
-                    return Ok(());
+                    return Ok(true);
                 }
                 let mut ask = redis::cmd("XPENDING");
                 ask.arg(key).arg(&*self.source.group).arg("IDLE").arg(idle);
@@ -110,35 +115,53 @@ impl Reader {
                 let known = self.table.known();
                 let mut claim = self.claim(&[key]);
                 claim.arg("idle").arg(idle);
-                let mut any = false;
-                for id in page.into_iter().filter(|&id| !known.contains(&(stream, id))) {
-                    claim.arg(id.to_string());
-                    any = true;
-                }
-                if any {
-                    self.take_up(stream, &claim).await?;
+                let ids: Vec<EntryId> = page
+                    .into_iter()
+                    .filter(|&id| !known.contains(&(stream, id)))
+                    .collect();
+                if self.take_up(stream, claim, &ids).await? < ids.len() {
+                    return Ok(false);
                 }
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn claim(&self, keys: &[&str]) -> redis::Cmd {
         let mut claim = self.link.script(Name::Claim, keys);
-        claim.arg(&*self.source.group).arg(&*self.source.consumer);
+        claim
+            .arg(&*self.source.group)
+            .arg(&*self.source.consumer)
+            .arg(PAGE_BYTES);
         claim
     }
 
-    /// Runs a claim and adds what it brought.
-    async fn take_up(&self, stream: Stream, claim: &redis::Cmd) -> Result<(), Error> {
+    /// Runs a claim of these and adds what it brought; answers how many of them that settles.
+    async fn take_up(&self, stream: Stream, mut claim: redis::Cmd, ids: &[EntryId]) -> Result<usize, Error> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        {
+            let mut unanswered = self.pages.unanswered();
+            for &id in ids {
+                let again = if unanswered.insert((stream, id)) { "" } else { "=" };
+                claim.arg(format!("{again}{id}"));
+            }
+        }
         let (epoch, sent) = (self.table.epoch(), Instant::now());
-        let reply = self
-            .link
-            .run(claim, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
+        let reply = match self.link.run(&claim, COMMAND).await {
+            Ok(reply) => reply,
+            Err(failure) => {
+                if !failure.sent {
+                    self.answered(stream, ids);
+                }
+                return Err(failure.error);
+            }
+        };
+        self.answered(stream, ids);
         let claimed = claimed(stream, reply)
             .ok_or_else(|| unexpected("the claim script's answer is not understood"))?;
+        self.pages.came(&claimed.entries);
         if claimed.deleted > 0 && stream == Stream::Topic && !self.source.holds_dead_letters {
             tracing::error!(
                 topic = %self.source.topic,
@@ -151,7 +174,14 @@ impl Reader {
             });
         }
         self.table.add(epoch, claimed.entries, sent + self.lease);
-        Ok(())
+        Ok(claimed.looked_at.clamp(1, ids.len()))
+    }
+
+    fn answered(&self, stream: Stream, ids: &[EntryId]) {
+        let mut unanswered = self.pages.unanswered();
+        for &id in ids {
+            unanswered.remove(&(stream, id));
+        }
     }
 
     /// Renews leases; what turns out to be another's is lost.
@@ -283,7 +313,7 @@ fn claimed(stream: Stream, reply: Value) -> Option<Claimed> {
     let (Value::Array(entries), Value::Array(counts)) = (parts.next()?, parts.next()?) else {
         return None;
     };
-    let Value::Int(deleted) = parts.next()? else {
+    let (Value::Int(deleted), Value::Int(looked_at)) = (parts.next()?, parts.next()?) else {
         return None;
     };
     let count = |count: &Value| match count {
@@ -298,5 +328,6 @@ fn claimed(stream: Stream, reply: Value) -> Option<Claimed> {
     Some(Claimed {
         entries,
         deleted: u64::try_from(deleted).unwrap_or(0),
+        looked_at: usize::try_from(looked_at).ok()?,
     })
 }

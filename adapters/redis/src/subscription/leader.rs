@@ -78,13 +78,12 @@ impl Reader {
         read.arg(lease.holder(&self.source.consumer))
             .arg(&*self.source.consumer)
             .arg(&*self.source.group);
-        read.arg((room / (keys.len() - 1)).max(1));
+        read.arg(self.pages.count(room, keys.len() - 1));
         let (epoch, sent) = (self.table.epoch(), Instant::now());
-        let reply = self
-            .link
-            .run(&read, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
+        let reply = self.link.run(&read, COMMAND).await.map_err(|failure| {
+            self.pages.failed();
+            failure.error
+        })?;
         let Value::Array(parts) = reply else { return Ok(()) };
         let mut parts = parts.into_iter();
         if parts.next() != Some(Value::Int(1)) {
@@ -93,6 +92,7 @@ impl Reader {
         }
         let entries = self.entries(parts.next().unwrap_or_default());
         if !entries.is_empty() {
+            self.pages.came(&entries);
             self.table.add(epoch, entries, sent + self.lease);
             return Ok(());
         }

@@ -6,6 +6,7 @@ pub(crate) mod entry;
 pub(crate) mod leader;
 pub(crate) mod lease;
 pub(crate) mod moves;
+pub(crate) mod page;
 pub(crate) mod reader;
 pub(crate) mod receiver;
 pub(crate) mod settler;

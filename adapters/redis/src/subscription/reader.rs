@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::failure::{Failure, checked};
 use crate::link::{COMMAND, Dedicated, Link};
 use crate::subscription::entry::{Entry, Stream};
+use crate::subscription::page::Pages;
 use crate::subscription::source::Source;
 use crate::subscription::table::{Part, Place, Table};
 
@@ -27,6 +28,7 @@ pub(crate) struct Reader {
     pub(crate) table: Arc<Table>,
     pub(crate) lease: Duration,
     pub(crate) mode: Topology,
+    pub(crate) pages: Pages,
     /// Stop fetching; what is handed out stays.
     pub(crate) stop: CancellationToken,
     /// This side closes: give back everything.
@@ -137,8 +139,7 @@ impl Reader {
             .swept
             .is_none_or(|swept| swept.elapsed() >= self.chore_interval())
         {
-            self.sweep().await?;
-            session.swept = Some(Instant::now());
+            session.swept = self.sweep().await?.then(Instant::now);
             return Ok(());
         }
         if room == 1 {
@@ -148,11 +149,7 @@ impl Reader {
             }
         }
         let streams: Vec<Stream> = self.source.streams().map(|(stream, _)| stream).collect();
-        let each = if streams.len() > 1 {
-            (room / 2).max(1)
-        } else {
-            room
-        };
+        let each = self.pages.count(room, streams.len());
         self.read(session, &streams, each, Some(self.block())).await?;
         Ok(())
     }
@@ -214,8 +211,9 @@ impl Reader {
             read.arg(">");
         }
         let (epoch, sent) = (self.table.epoch(), Instant::now());
-        let reply = self.blocking(session, &read, block.unwrap_or_default()).await?;
-        let entries = self.entries(reply);
+        let reply = self.blocking(session, &read, block.unwrap_or_default()).await;
+        let entries = self.entries(reply.inspect_err(|_| self.pages.failed())?);
+        self.pages.came(&entries);
         let count = entries.len();
         self.table.add(epoch, entries, sent + self.lease);
         Ok(count)

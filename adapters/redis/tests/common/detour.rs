@@ -2,7 +2,9 @@
 //! that was cut comes back, and the system sends again what it has kept of connections that are closed already.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use postrider_own_broker::Port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +27,8 @@ type Carried = (watch::Sender<Flow>, JoinHandle<Vec<u8>>);
 
 pub struct Detour {
     port: Port,
+    /// Bytes in a second that the server's answers may take, on each connection; 0: any number.
+    rate: Arc<AtomicUsize>,
     carried: Arc<Mutex<Vec<Carried>>>,
 }
 
@@ -37,22 +41,29 @@ impl Detour {
             .unwrap();
         let carried: Arc<Mutex<Vec<Carried>>> = Arc::default();
         let connections = Arc::clone(&carried);
+        let rate: Arc<AtomicUsize> = Arc::default();
+        let limit = Arc::clone(&rate);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else {
                     continue;
                 };
                 let (flow, watched) = watch::channel(Flow::Passing);
-                let carrying = tokio::spawn(carry(client, server, watched));
+                let carrying = tokio::spawn(carry(client, server, watched, Arc::clone(&limit)));
                 connections.lock().unwrap().push((flow, carrying));
             }
         });
-        Self { port, carried }
+        Self { port, rate, carried }
     }
 
     /// The URL of the server, by this way.
     pub fn streams(&self, query: &str) -> String {
         format!("redis://127.0.0.1:{}{query}", self.port)
+    }
+
+    /// From now on, so many bytes of an answer arrive in a second; 0: as many as there are.
+    pub fn slow(&self, bytes_per_second: usize) {
+        self.rate.store(bytes_per_second, Ordering::Relaxed);
     }
 
     /// Keeps back what is sent on the connections that there are; those that are made later are not held up.
@@ -84,7 +95,12 @@ impl Detour {
 }
 
 /// Carries a connection until the server ends it; returns what was kept back.
-async fn carry(client: TcpStream, server: TcpStream, mut flow: watch::Receiver<Flow>) -> Vec<u8> {
+async fn carry(
+    client: TcpStream,
+    server: TcpStream,
+    mut flow: watch::Receiver<Flow>,
+    rate: Arc<AtomicUsize>,
+) -> Vec<u8> {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let up = async move {
@@ -120,6 +136,9 @@ async fn carry(client: TcpStream, server: TcpStream, mut flow: watch::Receiver<F
         while let Ok(count @ 1..) = from_server.read(&mut chunk).await {
             // The client may be gone.
             let _ = to_client.write_all(&chunk[..count]).await;
+            if let Some(time) = (count as u64 * 1_000_000).checked_div(rate.load(Ordering::Relaxed) as u64) {
+                tokio::time::sleep(Duration::from_micros(time)).await;
+            }
         }
     };
     let (kept, ()) = tokio::join!(up, down);

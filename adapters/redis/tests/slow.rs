@@ -1,0 +1,117 @@
+//! A slow network: what is asked for at once must be no more than arrives in time.
+
+mod common;
+
+use std::sync::Arc;
+
+use common::detour::Detour;
+use common::own::Own;
+use common::*;
+use postrider_contract::{Broker, Event, Order, Sharing, Spec, Topology};
+
+const MESSAGES: usize = 14;
+const SIZE: usize = 500_000;
+/// All of them together take longer than a command has.
+const RATE: usize = 800_000;
+
+async fn publish_all(own: &Own, topic: &Arc<str>) {
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, topic, (0..MESSAGES).map(|_| "x".repeat(SIZE))).await;
+}
+
+async fn plan(broker: &Arc<dyn Broker>, spec: &Spec) {
+    let specs = std::slice::from_ref(spec);
+    broker.plan(specs, Topology::Declare).await.unwrap();
+}
+
+/// All arrive, delivered so often before, and nothing breaks on the way.
+async fn all_arrive(broker: &Arc<dyn Broker>, spec: Spec, redeliveries: Option<u32>) {
+    let mut open = open(broker, spec).await;
+    let got = open.receive(MESSAGES).await;
+    assert!(got.iter().all(|one| one.redeliveries == redeliveries));
+    assert_eq!(
+        open.news.iter().filter(|news| *news != "Deliveries").count(),
+        1,
+        "{:?}",
+        open.news
+    );
+}
+
+#[tokio::test]
+async fn large_messages_arrive() {
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    let ordered = Spec {
+        order: Order::ByKey,
+        ..spec(&topic, "ordered")
+    };
+    plan(&broker, &spec(&topic, "g")).await;
+    plan(&broker, &ordered).await;
+    publish_all(&own, &topic).await;
+    detour.slow(RATE);
+    tokio::join!(
+        all_arrive(&broker, spec(&topic, "g"), Some(0)),
+        all_arrive(&broker, ordered, Some(0)),
+    );
+}
+
+#[tokio::test]
+async fn large_messages_arrive_at_everybody() {
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    let everyone = Spec {
+        sharing: Sharing::Broadcast,
+        dead_letter: None,
+        ..spec(&topic, "everyone")
+    };
+    let mut open = open(&broker, everyone).await;
+    detour.slow(RATE);
+    publish_all(&own, &topic).await;
+    assert_eq!(open.receive(MESSAGES).await.len(), MESSAGES);
+    assert_eq!(
+        open.news.iter().filter(|news| *news != "Deliveries").count(),
+        1,
+        "{:?}",
+        open.news
+    );
+}
+
+/// What a former process of the name had been delivered is claimed.
+#[tokio::test]
+async fn large_messages_that_are_pending_arrive() {
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    plan(&broker, &spec(&topic, "g")).await;
+    publish_all(&own, &topic).await;
+    own.tell(&format!("XREADGROUP GROUP g a STREAMS {topic} >")).await;
+    detour.slow(RATE);
+    all_arrive(&broker, spec(&topic, "g"), Some(1)).await;
+}
+
+/// Nobody has seen what was claimed and did not arrive.
+#[tokio::test]
+async fn a_claim_that_does_not_arrive_does_not_count() {
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    let wishes = spec(&topic, "g");
+    plan(&broker, &wishes).await;
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, &topic, ["x".repeat(1_000_000)]).await;
+    own.tell(&format!("XREADGROUP GROUP g a STREAMS {topic} >")).await;
+    detour.slow(100_000);
+    let mut open = open(&broker, wishes).await;
+    for _ in 0..2 {
+        while !matches!(open.event(1, &mut Vec::new()).await, Event::Degraded(_)) {}
+    }
+    detour.slow(0);
+    let got = open.receive(1).await.remove(0);
+    assert_eq!(got.redeliveries, Some(1));
+}
