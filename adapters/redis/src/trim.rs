@@ -56,14 +56,14 @@ impl Trimmer {
                 .clone();
             let inboxes = inboxes
                 .into_iter()
-                .map(|inbox| (inbox.clone(), inbox + ".kept", Duration::ZERO));
+                .map(|inbox| (inbox.clone(), inbox + ".kept", "inbox", Duration::ZERO));
             let topics = self.topics.trimmed().into_iter();
-            for (key, mark, retention) in topics
-                .map(|(key, mark)| (key, mark, self.retention))
+            for (key, mark, kind, retention) in topics
+                .map(|(key, mark)| (key, mark, "topic", self.retention))
                 .chain(inboxes)
             {
                 tokio::select! {
-                    outcome = self.trim(&key, &mark, retention) => {
+                    outcome = self.trim(&key, &mark, kind, retention) => {
                         if let Err(error) = outcome {
                             tracing::debug!(key, %error, "a stream could not be trimmed");
                         }
@@ -74,9 +74,9 @@ impl Trimmer {
         }
     }
 
-    async fn trim(&self, key: &str, mark: &str, retention: Duration) -> Result<(), Error> {
+    async fn trim(&self, key: &str, mark: &str, kind: &str, retention: Duration) -> Result<(), Error> {
         let mut trim = self.link.script(Name::Trim, &[key, mark]);
-        trim.arg(retention.as_millis() as u64);
+        trim.arg(retention.as_millis() as u64).arg(kind);
         loop {
             match self
                 .link

@@ -1,6 +1,8 @@
 -- Removes what every group has acknowledged and what is older than the retention; never anything else, and nothing at all
--- from a topic of dead letters. A topic without groups loses what is older than the retention.
--- KEYS: stream, mark of a topic of dead letters. ARGV: retention in milliseconds. Answers how many were removed.
+-- from a topic of dead letters. A topic without groups loses what is older than the retention; an inbox loses nothing then:
+-- its group has vanished, and will read from the beginning.
+-- KEYS: stream, mark of a topic of dead letters. ARGV: retention in milliseconds, 'topic' | 'inbox'. Answers how many were
+-- removed.
 if redis.call('EXISTS', KEYS[1]) == 0 or redis.call('EXISTS', KEYS[2]) == 1 then
   return 0
 end
@@ -23,7 +25,11 @@ end
 
 local time = redis.call('TIME')
 local bound = string.format('%.0f-0', math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])))
-for _, flat in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+local groups = redis.call('XINFO', 'GROUPS', KEYS[1])
+if ARGV[2] == 'inbox' and #groups == 0 then
+  return 0
+end
+for _, flat in ipairs(groups) do
   local group = {}
   for at = 1, #flat, 2 do
     group[flat[at]] = flat[at + 1]

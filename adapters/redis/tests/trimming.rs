@@ -1,0 +1,67 @@
+//! What is trimmed, and what must stay.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use common::own::Own;
+use common::*;
+use postrider_contract::{Broker, Message, Outgoing, Topology};
+use tokio::time::Instant;
+
+/// Entries of several nodes: whole ones are removed.
+const MESSAGES: usize = 500;
+
+fn numbers() -> impl Iterator<Item = String> {
+    (0..MESSAGES).map(|number| number.to_string())
+}
+
+async fn length(own: &Own, key: &str) -> i64 {
+    match own.tell(&format!("XLEN {key}")).await {
+        redis::Value::Int(length) => length,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Everything has been looked at to be trimmed, since this was called: a topic that nobody reads was, twice.
+async fn trimmed(own: &Own, broker: &Arc<dyn Broker>) {
+    let witness = unique("witness");
+    for _ in 0..2 {
+        let before = length(own, &witness).await;
+        publish(broker, &witness, numbers()).await;
+        let until = Instant::now() + SOON;
+        while length(own, &witness).await >= before + MESSAGES as i64 {
+            assert!(Instant::now() < until, "nothing is trimmed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What makes the stream again does not make its group.
+#[tokio::test]
+async fn retries_in_an_inbox_without_a_group_stay() {
+    let own = Own::start(&[]);
+    let topic = unique("inbox");
+    let broker = connect(&own.streams("?retention=0s"), "a").await;
+    let wishes = spec(&topic, "g");
+    open(&broker, wishes.clone()).await;
+    let specs = std::slice::from_ref(&wishes);
+    broker.plan(specs, Topology::Verify).await.unwrap();
+    let subscription = broker.open(specs.to_vec()).await.unwrap();
+    let inbox = format!("{{{topic}}}.g.inbox");
+    own.tell(&format!("DEL {inbox}")).await;
+    let soon = SystemTime::now() + Duration::from_millis(100);
+    let retry = |text| Outgoing::to_inbox(topic.clone(), "g", Message::new(text)).not_before(soon);
+    for answer in broker.publish(numbers().map(retry).collect()).await {
+        answer.unwrap();
+    }
+    let until = Instant::now() + SOON;
+    while own.tell(&format!("ZCARD {{{topic}}}.g.delayed")).await != redis::Value::Int(0) {
+        assert!(Instant::now() < until, "they are not passed on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    trimmed(&own, &broker).await;
+    assert_eq!(length(&own, &inbox).await, MESSAGES as i64);
+    drop(subscription);
+}
