@@ -65,3 +65,33 @@ async fn retries_in_an_inbox_without_a_group_stay() {
     assert_eq!(length(&own, &inbox).await, MESSAGES as i64);
     drop(subscription);
 }
+
+/// A group that is set back has not read what lies behind, though later entries are pending.
+#[tokio::test]
+async fn what_a_group_that_was_set_back_has_not_read_stays() {
+    let own = Own::start(&[]);
+    let topic = unique("back");
+    let broker = connect(&own.streams("?retention=0s"), "a").await;
+    own.tell(&format!("XGROUP CREATE {topic} g 0 MKSTREAM")).await;
+    publish(&broker, &topic, numbers()).await;
+    own.tell(&format!(
+        "XREADGROUP GROUP g c COUNT {} STREAMS {topic} >",
+        MESSAGES - 1
+    ))
+    .await;
+    let mut raw = own.raw().await;
+    let first: redis::streams::StreamRangeReply = redis::cmd("XRANGE")
+        .arg(&[&topic, "-", "+", "COUNT", "498"])
+        .query_async(&mut raw)
+        .await
+        .unwrap();
+    let mut acknowledge = redis::cmd("XACK");
+    acknowledge.arg(&*topic).arg("g");
+    for entry in &first.ids {
+        acknowledge.arg(&entry.id);
+    }
+    own.tell(&format!("XGROUP SETID {topic} g 0")).await;
+    acknowledge.exec_async(&mut raw).await.unwrap();
+    trimmed(&own, &broker).await;
+    assert_eq!(length(&own, &topic).await, MESSAGES as i64);
+}

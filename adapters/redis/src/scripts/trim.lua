@@ -36,7 +36,11 @@ for _, flat in ipairs(groups) do
   end
   local keep = group['last-delivered-id']
   if group['pending'] > 0 then
-    keep = redis.call('XPENDING', KEYS[1], group['name'])[2]
+    -- A group that was set back may have that behind it unread.
+    local first = redis.call('XPENDING', KEYS[1], group['name'])[2]
+    if less(first, keep) then
+      keep = first
+    end
   end
   if less(keep, bound) then
     bound = keep
