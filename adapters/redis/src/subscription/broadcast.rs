@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, checked, unexpected};
 use crate::link::{COMMAND, Dedicated, Link};
+use crate::status::is_missing;
 use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
 use crate::subscription::page::Pages;
 use crate::subscription::reader::is_fatal;
@@ -106,11 +107,12 @@ impl BroadcastReader {
     async fn end(&self) -> Result<EntryId, Error> {
         let mut info = redis::cmd("XINFO");
         info.arg("STREAM").arg(&self.key);
-        let reply = self
-            .link
-            .run(&info, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
+        let reply = match self.link.run(&info, COMMAND).await {
+            Ok(reply) => reply,
+            // It was deleted: whatever is published next makes it again.
+            Err(failure) if is_missing(&failure) => return Ok(EntryId::default()),
+            Err(failure) => return Err(failure.error),
+        };
         let Value::Array(parts) = reply else {
             return Err(unexpected("the answer to XINFO STREAM is not understood"));
         };
