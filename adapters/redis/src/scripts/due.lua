@@ -28,7 +28,12 @@ for _, frame in ipairs(due) do
   if ARGV[1] == 'inbox' then
     redis.call('XADD', KEYS[2], '*', ':frame', frame)
   elseif ARGV[1] == 'stream' then
-    redis.call('XADD', KEYS[2], '*', unpack(entry(frame)))
+    local is_frame, fields = pcall(entry, frame)
+    if not is_frame or #fields == 0 then
+      -- Somebody else's. It must not hold up what is behind it, and readers take it as a payload.
+      fields = { ':frame', frame }
+    end
+    redis.call('XADD', KEYS[2], '*', unpack(fields))
   else
     redis.call('PUBLISH', KEYS[2], frame)
   end
