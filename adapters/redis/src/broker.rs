@@ -82,8 +82,14 @@ impl Redis {
         };
         let topics = Arc::new(Topics::new(settings.transport));
         let mover = Arc::new(Mover::new(Arc::clone(&link)));
+        let publishing = if settings.wait_replicas == 0 {
+            Arc::clone(&link)
+        } else {
+            // `WAIT` would hold up acknowledgements and leases.
+            Arc::new(link.another())
+        };
         let publisher = Arc::new(Publisher::new(
-            Arc::clone(&link),
+            publishing,
             Arc::clone(&settings),
             Arc::clone(&topics),
             Arc::clone(&mover),
@@ -302,6 +308,7 @@ impl Broker for Redis {
             table.close();
         }
         self.closed.cancel();
+        self.publisher.disconnect();
         self.link.disconnect();
         ended.map_err(|_| {
             Error::new(

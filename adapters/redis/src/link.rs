@@ -44,6 +44,8 @@ pub(crate) struct Link {
     live: Mutex<Live>,
     /// One attempt to connect at a time.
     connecting: tokio::sync::Mutex<()>,
+    /// It stays on the host of this one.
+    other: Option<Arc<Link>>,
 }
 
 #[derive(Default)]
@@ -85,6 +87,15 @@ impl Link {
             scripts: Scripts::new(),
             live: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
+            other: None,
+        }
+    }
+
+    /// Another connection to wherever this one leads, for commands that hold up what comes behind them.
+    pub(crate) fn another(self: &Arc<Self>) -> Self {
+        Self {
+            other: Some(Arc::clone(self)),
+            ..Self::new(Arc::clone(&self.settings), &self.name)
         }
     }
 
@@ -192,7 +203,7 @@ impl Link {
             if self.live.lock().unwrap_or_else(PoisonError::into_inner).closed {
                 return Err(closed());
             }
-            let error = match timeout(left(deadline), self.dedicated()).await {
+            let error = match timeout(left(deadline), self.connect(deadline)).await {
                 Ok(Ok(Dedicated { connection, host, .. })) => {
                     let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
                     live.generation += 1;
@@ -224,11 +235,29 @@ impl Link {
 
     fn live(&self) -> Option<Shared> {
         let live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Shared {
+        let shared = Shared {
             connection: live.connection.clone()?,
             generation: live.generation,
             host: live.host,
-        })
+        };
+        drop(live);
+        match &self.other {
+            Some(other) if other.still_beside(shared.host).is_err() => None,
+            _ => Some(shared),
+        }
+    }
+
+    async fn connect(&self, deadline: Instant) -> Result<Dedicated, Error> {
+        let Some(other) = &self.other else {
+            return self.dedicated().await;
+        };
+        let Shared { host, generation, .. } = Box::pin(other.shared(deadline)).await?;
+        let opened = self.open(host, true).await;
+        if opened.is_err() {
+            // It is gone, or takes no writes any more: the other one may not have noticed.
+            other.lost(generation);
+        }
+        opened
     }
 
     fn lost(&self, generation: u64) {

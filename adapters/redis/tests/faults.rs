@@ -446,6 +446,41 @@ async fn replicas_are_waited_for() {
     publish(&broker, &topic, ["y".into()]).await;
 }
 
+/// `WAIT` holds up whatever comes behind it on its connection.
+#[tokio::test]
+async fn a_missing_replica_holds_up_publishing_alone() {
+    let own = Own::start(&[]);
+    let (topic, other) = (unique("handled"), unique("published"));
+    let broker = connect(&own.streams("?wait_replicas=1&lease=3s"), "a").await;
+    let ordered = Spec {
+        order: Order::ByKey,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, ordered).await;
+    let publishing = {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            loop {
+                let one = vec![Outgoing::to_topic(other.clone(), Message::new("x"))];
+                let error = broker.publish(one).await.remove(0).unwrap_err();
+                assert!(error.to_string().contains("0 of 1 replicas"), "{error}");
+            }
+        })
+    };
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, &topic, (0..10).map(|number| number.to_string())).await;
+    let begun = Instant::now();
+    for number in 0..10 {
+        let got = open.receive(1).await.remove(0);
+        open.ack(&got).await;
+        assert_eq!(text(&got), number.to_string());
+    }
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(!publishing.is_finished());
+    publishing.abort();
+    broker.close(SOON).await.unwrap();
+}
+
 /// Each server has channels of its own. Nothing is cut here, so that nobody is told of the failover.
 #[tokio::test]
 async fn pub_sub_stays_with_the_primary() {

@@ -2,12 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::own::Own;
 use common::*;
-use postrider_contract::{Event, Message, Outgoing, Sharing, Spec};
+use postrider_contract::{Broker, Error, Event, Message, Outgoing, Sharing, Spec};
 use redis::aio::MultiplexedConnection;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 fn both(first: &Own, second: &Own) -> String {
@@ -18,11 +20,18 @@ fn both(first: &Own, second: &Own) -> String {
 #[derive(Debug)]
 struct Connected {
     id: String,
+    /// For messages.
     reads: bool,
+    /// For replicas.
+    waits: bool,
 }
 
-/// Ours, once so many of them wait for messages.
-async fn connected(administrator: &mut MultiplexedConnection, readers: usize) -> Vec<Connected> {
+/// Ours, once so many of them wait for messages, and so many for replicas.
+async fn connected(
+    administrator: &mut MultiplexedConnection,
+    readers: usize,
+    waiters: usize,
+) -> Vec<Connected> {
     let until = Instant::now() + SOON;
     loop {
         let all: String = redis::cmd("CLIENT")
@@ -39,13 +48,18 @@ async fn connected(administrator: &mut MultiplexedConnection, readers: usize) ->
             .filter(|line| !of(line, "name=").is_empty())
             .map(|line| Connected {
                 id: of(line, "id="),
-                reads: of(line, "flags=").contains('b'),
+                reads: of(line, "cmd=").starts_with("xread") && of(line, "flags=").contains('b'),
+                waits: of(line, "cmd=") == "wait",
             })
             .collect();
-        if ours.iter().filter(|one| one.reads).count() == readers {
+        let count = |waits: fn(&&Connected) -> bool| ours.iter().filter(waits).count();
+        if (count(|one| one.reads), count(|one| one.waits)) == (readers, waiters) {
             return ours;
         }
-        assert!(Instant::now() < until, "not {readers} of them wait: {all}");
+        assert!(
+            Instant::now() < until,
+            "not {readers} and {waiters} of them wait: {all}"
+        );
     }
 }
 
@@ -105,7 +119,7 @@ async fn what_reads_stays_where_commands_go() {
     let mut broadcast = open(&broker, everyone).await;
     first.up();
     let mut administrator = second.raw().await;
-    for reader in connected(&mut administrator, 2).await {
+    for reader in connected(&mut administrator, 2, 0).await {
         if reader.reads {
             cut(&mut administrator, &reader).await;
         }
@@ -118,11 +132,22 @@ async fn what_reads_stays_where_commands_go() {
     assert_eq!(left, Some(0));
 }
 
-/// Where commands go elsewhere, what reads follows, though nothing cuts its connection.
+/// A publish that waits for a replica, which there is not: to be received at once, and confirmed never.
+fn begin(broker: &Arc<dyn Broker>, topic: &Arc<str>, text: &'static str) -> JoinHandle<Error> {
+    let (broker, outgoing) = (
+        broker.clone(),
+        Outgoing::to_topic(topic.clone(), Message::new(text)),
+    );
+    tokio::spawn(async move { broker.publish(vec![outgoing]).await.remove(0).unwrap_err() })
+}
+
+/// Where commands go elsewhere, what reads follows, and so does what is published by a connection of its own; though nothing
+/// cuts theirs.
 #[tokio::test]
-async fn what_reads_follows_the_commands() {
+async fn everything_follows_the_commands() {
     let (first, second) = (Own::start(&[]), Own::start(&[]));
-    let broker = connect(&both(&first, &second), "a").await;
+    let url = format!("{}?wait_replicas=1", both(&first, &second));
+    let broker = connect(&url, "a").await;
     let topic = unique("follows");
     let mut open = open(&broker, spec(&topic, "g")).await;
     second.tell(&format!("REPLICAOF 127.0.0.1 {}", first.port)).await;
@@ -131,21 +156,50 @@ async fn what_reads_follows_the_commands() {
         assert!(Instant::now() < until, "nothing is copied");
     }
     second.tell("REPLICAOF NO ONE").await;
+    let before = begin(&broker, &topic, "before");
+    let got = open.receive(1).await.remove(0);
+    open.ack(&got).await;
     let mut administrator = first.raw().await;
-    let ours = connected(&mut administrator, 1).await;
+    let ours = connected(&mut administrator, 1, 1).await;
     // Nobody else is let in: the shared connection goes to the next host.
     let mut limit = redis::cmd("CONFIG");
     limit.arg("SET").arg("maxclients").arg(1);
     limit.exec_async(&mut administrator).await.unwrap();
-    for other in ours.iter().filter(|one| !one.reads) {
-        cut(&mut administrator, other).await;
+    for shared in ours.iter().filter(|one| !one.reads && !one.waits) {
+        cut(&mut administrator, shared).await;
     }
-    // The first one may still have gone out over the connection that was cut.
-    let one = || vec![Outgoing::to_topic(topic.clone(), Message::new("x"))];
     let until = Instant::now() + SOON;
-    while let Err(error) = broker.publish(one()).await.remove(0) {
+    while let Err(error) = broker.status(&[spec(&topic, "g")]).await {
         assert!(Instant::now() < until, "{error}");
     }
+    let after = begin(&broker, &topic, "after");
     let got = open.receive(1).await.remove(0);
+    assert_eq!(text(&got), "after");
     open.ack(&got).await;
+    before.abort();
+    after.abort();
+}
+
+/// What waits for replicas has a connection of its own, which leads to the same host.
+#[tokio::test]
+async fn what_is_published_goes_where_it_is_read() {
+    let (first, second) = (Own::start(&[]), Own::start(&[]));
+    first.kill();
+    let url = format!("{}?wait_replicas=1", both(&first, &second));
+    let broker = connect(&url, "a").await;
+    let topic = unique("back");
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    first.up();
+    let mut administrator = second.raw().await;
+    for text in ["before", "after"] {
+        let publishing = begin(&broker, &topic, text);
+        assert_eq!(texts(&open.receive(1).await), [text]);
+        for one in connected(&mut administrator, 1, 1).await {
+            if one.waits {
+                cut(&mut administrator, &one).await;
+            }
+        }
+        let error = publishing.await.unwrap();
+        assert!(error.to_string().contains("not confirmed"), "{error}");
+    }
 }

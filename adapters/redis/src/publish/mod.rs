@@ -60,6 +60,11 @@ impl Publisher {
         }
     }
 
+    /// Drops its connection for good.
+    pub(crate) fn disconnect(&self) {
+        self.link.disconnect();
+    }
+
     /// How many calls are under way.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Acquire)
