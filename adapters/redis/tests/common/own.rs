@@ -12,11 +12,13 @@ pub struct Own {
 impl Own {
     /// Starts one that keeps what it is told, with these settings on top, as on redis-server's command line.
     pub fn start(settings: &[&str]) -> Self {
-        let broker = OwnBroker::prepare(Server::Redis).with(
-            "POSTRIDER_TEST_REDIS_SETTINGS",
-            // In its file, each is a line.
-            settings.join(" ").replace("--", "\n"),
-        );
+        // In its file, each is a line. A path may have blanks.
+        let line = |word: &&str| match word.strip_prefix("--") {
+            Some(name) => format!("\n{name}"),
+            None => format!(" \"{word}\""),
+        };
+        let lines: String = settings.iter().map(line).collect();
+        let broker = OwnBroker::prepare(Server::Redis).with("POSTRIDER_TEST_REDIS_SETTINGS", lines);
         broker.up();
         Self {
             port: broker.port(),
