@@ -109,7 +109,7 @@ fn from_code(code: &str, details: &str) -> Error {
         ),
         "UNBLOCKED" => (Topology, "the topic's stream was deleted"),
         "NOGROUP" => (Topology, "the topic's stream or the consumer group is not there"),
-        "WRONGTYPE" => (Topology, "a key that must be a stream is something else"),
+        "WRONGTYPE" => (Topology, "a key of this topic is something else than it must be"),
         "MOVED" | "ASK" | "CROSSSLOT" | "CLUSTERDOWN" => (
             Unsupported,
             "this is a Redis Cluster, which is not supported: use a single primary",

@@ -195,7 +195,7 @@ impl Table {
             .saturating_sub(state.waiting.len() + state.held.len())
     }
 
-    /// Adds entries, leased until then; what is here already stays as it is. Nothing is added for an epoch that is over.
+    /// Adds entries that are not here yet, leased until then. Nothing is added for an epoch that is over.
     pub(crate) fn add(&self, epoch: u32, entries: Vec<Entry>, leased_until: Instant) {
         if entries.is_empty() {
             return;
