@@ -90,6 +90,7 @@ impl Settings {
             },
         };
         options.finish()?;
+        // The longest is known to scripts/lead.lua as well.
         if !(SECOND..=3600 * SECOND).contains(&settings.lease) {
             return Err(config("the Redis URL's option `lease` is not within 1s and 1h"));
         }

@@ -96,3 +96,27 @@ async fn a_later_session_keeps_the_lease() {
     assert_eq!(texts(&open.receive(1).await), ["x"]);
     assert!(now() >= ends);
 }
+
+/// The server's clock was ahead when the lease was given, and is right again: its holder is gone, and the lease ends all the
+/// same.
+#[tokio::test]
+async fn a_lease_ends_within_the_longest_one() {
+    let own = Own::start(&[]);
+    let topic = unique("ahead");
+    let key = format!("{{{topic}}}.g.leader");
+    let mut raw = own.raw().await;
+    raw.set::<_, _, ()>(&key, "4102444800000 1 gone b").await.unwrap();
+    let broker = connect(&own.streams(""), "a").await;
+    let _open = open(&broker, ordered(&topic, 1)).await;
+    let begun = tokio::time::Instant::now();
+    loop {
+        let lease: String = raw.get(&key).await.unwrap();
+        let (ends, holder) = lease.split_once(' ').unwrap();
+        assert_eq!(holder, "1 gone b");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        if ends.parse::<u128>().unwrap() <= now.as_millis() + 3_600_000 {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "{lease}");
+    }
+}

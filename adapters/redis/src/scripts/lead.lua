@@ -5,6 +5,12 @@
 -- Answers 0 while it is another's, 1 where this instance has had it all the time, 2 where it was free.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function put(ends, holder)
+  -- A server at its maxmemory refuses what takes memory if it is a script's first write. The lease must go on: only what
+  -- reads frees memory.
+  redis.call('DEL', KEYS[1])
+  redis.call('SET', KEYS[1], string.format('%.0f ', ends) .. holder)
+end
 local lease, answer = redis.call('GET', KEYS[1]), 2
 if lease then
   local ends, session, instance = string.match(lease, '^(%d+) (%d+) (.*)$')
@@ -14,11 +20,13 @@ if lease then
   elseif ours then
     answer = 1
   else
+    local longest = 3600000
+    if ends and tonumber(ends) > now + longest then
+      -- The clock was set back meanwhile. Nobody is given a longer one, so its holder, if it lives, renews it before.
+      put(now + longest, session .. ' ' .. instance)
+    end
     return 0
   end
 end
--- A server at its maxmemory refuses what takes memory if it is a script's first write. The lease must go on: only what reads
--- frees memory.
-redis.call('DEL', KEYS[1])
-redis.call('SET', KEYS[1], string.format('%.0f ', now + tonumber(ARGV[3])) .. ARGV[1] .. ' ' .. ARGV[2])
+put(now + tonumber(ARGV[3]), ARGV[1] .. ' ' .. ARGV[2])
 return answer
