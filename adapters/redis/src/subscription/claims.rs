@@ -141,11 +141,13 @@ impl Reader {
         if ids.is_empty() {
             return Ok(0);
         }
-        {
-            let mut unanswered = self.pages.unanswered();
-            for &id in ids {
-                let again = if unanswered.insert((stream, id)) { "" } else { "=" };
-                claim.arg(format!("{again}{id}"));
+        let mut first = Vec::with_capacity(ids.len());
+        for &id in ids {
+            if self.pages.unanswered().insert((stream, id)) {
+                first.push(id);
+                claim.arg(id.to_string());
+            } else {
+                claim.arg(format!("={id}"));
             }
         }
         let (epoch, sent) = (self.table.epoch(), Instant::now());
@@ -153,7 +155,7 @@ impl Reader {
             Ok(reply) => reply,
             Err(failure) => {
                 if !failure.sent {
-                    self.answered(stream, ids);
+                    self.answered(stream, &first);
                 }
                 return Err(failure.error);
             }
