@@ -82,6 +82,15 @@ pub mod __private {
     };
     pub use crate::message::Message;
 
+    /// What an extractor refuses of a message that it accepted a moment ago tells nothing of the message, nor of the batch that
+    /// would be given up with it.
+    pub fn not_now(error: HandlerError) -> HandlerError {
+        if error.is_retryable() {
+            return error;
+        }
+        HandlerError::retryable(error.to_string())
+    }
+
     /// A field of `#[message(key = …)]` as a partition key: its text.
     pub fn key(field: &impl ::std::fmt::Display) -> Bytes {
         Bytes::from(field.to_string())

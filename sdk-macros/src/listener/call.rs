@@ -83,11 +83,12 @@ pub(super) fn many(function: &Function, root: &Root) -> TokenStream {
     let outcomes = quote_spanned!(site=> ::std::vec::Vec<#root::Outcome>);
     let refuse = quote_spanned! {site=>
         #root::IntoBatchOutcome::into_outcomes(
-            ::core::result::Result::<(), #root::HandlerError>::Err(__error),
+            ::core::result::Result::<(), #root::HandlerError>::Err(#root::not_now(__error)),
             __count,
         )
     };
     let (lets, arguments) = extracted(function, root, &refuse);
+    let admits = admits(function, root);
     let method = output(function, root, "IntoBatchOutcome", "into_outcomes");
     let parameters =
         quote_spanned!(site=> __cx: &#root::Context, __items: #items, __count: ::core::primitive::usize);
@@ -108,7 +109,30 @@ pub(super) fn many(function: &Function, root: &Root) -> TokenStream {
         #[automatically_derived]
         impl #root::Many for #name {
             type Items = #items;
+            #admits
             #call
+        }
+    }
+}
+
+/// Asks the parameters after the payload whether they can be taken from a delivery.
+fn admits(function: &Function, root: &Root) -> TokenStream {
+    let site = Span::mixed_site();
+    let each = function.parameters().into_iter().skip(1);
+    let each = each.map(|Parameter { conditions, ty }| {
+        let extract = member(ty, root, "Extract", "extract");
+        quote_spanned! {site=>
+            #(#conditions)*
+            if let ::core::result::Result::Err(__error) = #extract(__cx) {
+                return ::core::result::Result::Err(__error);
+            }
+        }
+    });
+    quote_spanned! {site=>
+        #[allow(unused_variables)]
+        fn admit(__cx: &#root::Context) -> ::core::result::Result<(), #root::HandlerError> {
+            #(#each)*
+            ::core::result::Result::Ok(())
         }
     }
 }

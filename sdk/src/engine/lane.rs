@@ -252,7 +252,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         }
         return;
     }
-    // What does not decode is given up alone; the others go on together.
+    // What does not decode or is not admitted is given up alone; the others go on together.
     let (mut contexts, mut items) = (
         Vec::with_capacity(gathered.len()),
         Vec::with_capacity(gathered.len()),
@@ -264,11 +264,11 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
             continue;
         }
         let cx = Context::new(delivery, attempt, work.scope.clone());
-        match work
-            .policy
-            .admit(&cx.delivery)
-            .and_then(|_| caught(|| <L::Items as FromBatch>::Item::from_payload(&cx)))
-        {
+        let taken = || {
+            let item = <L::Items as FromBatch>::Item::from_payload(&cx)?;
+            L::admit(&cx).map(|()| item)
+        };
+        match work.policy.admit(&cx.delivery).and_then(|_| caught(taken)) {
             Ok(item) => {
                 contexts.push(cx);
                 items.push(item);

@@ -11,6 +11,9 @@ use crate::trace::Carried;
 ///
 /// Implement it for your own types; a refusal is an error like the handler's own.
 ///
+/// Beside a batch it is asked for every message, and what it refuses is given up or tried again alone. The handler is given
+/// what it takes from the first message of the batch: where messages differ, as a tenant does, take it from the payload.
+///
 /// ```
 /// use postrider::prelude::*;
 ///

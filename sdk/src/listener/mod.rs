@@ -39,7 +39,14 @@ pub trait Many: Listener {
     /// The first parameter.
     type Items: FromBatch;
 
-    /// Extracts the other parameters from the first delivery and calls the function with all that decoded; an outcome for
-    /// each of the `count` items, in the same order. There is at least one, and the first context is the first item's.
+    /// Whether the other parameters can be taken from a delivery: what they refuse is given up alone.
+    ///
+    /// # Errors
+    /// The extractor's.
+    fn admit(cx: &Context) -> Result<(), HandlerError>;
+
+    /// Extracts the other parameters from the first delivery and calls the function with all that decoded and was admitted;
+    /// an outcome for each of the `count` items, in the same order. There is at least one, and the first context is the first
+    /// item's.
     fn call(first: &Context, items: Self::Items, count: usize) -> impl Future<Output = Vec<Outcome>> + Send;
 }
