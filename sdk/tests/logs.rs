@@ -80,14 +80,57 @@ impl Log {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn log_lines_carry_topic_group_message_id_and_attempt() {
-    let log = Log::default();
+/// What is logged goes there.
+fn subscriber(log: &Log) -> impl tracing::Subscriber + Send + Sync + use<> {
     let writer = log.clone();
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(move || writer.clone())
-        .init();
+        .finish()
+}
+
+struct Timed;
+
+#[postrider::async_trait]
+impl Middleware for Timed {
+    async fn handle(&self, cx: &Context, next: Next<'_>) -> Outcome {
+        next.run(cx).await
+    }
+}
+
+#[listener(topic = "log.stock", group = "report", batch(size = 2, wait = "1s"))]
+async fn report(_: Vec<Bytes>) {}
+
+#[listener(
+    topic = "log.stock",
+    group = "closed",
+    batch(size = 2, wait = "1s"),
+    enabled = false
+)]
+async fn closed(_: Vec<Bytes>) {}
+
+#[tokio::test(start_paused = true)]
+async fn what_middleware_does_not_wrap_is_told() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    TestApp::start(|app| app.listen(listeners![report]))
+        .await
+        .stop()
+        .await;
+    assert_eq!(log.lines("middleware"), [""; 0]);
+    let app = TestApp::start(|app| app.middleware(Timed).listen(listeners![reserve, closed, report])).await;
+    app.stop().await;
+    let lines = log.lines("middleware");
+    assert!(
+        lines.len() == 1 && lines[0].contains("WARN") && lines[0].contains("`report` takes batches"),
+        "{lines:#?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn log_lines_carry_topic_group_message_id_and_attempt() {
+    let log = Log::default();
+    tracing::subscriber::set_global_default(subscriber(&log)).unwrap();
 
     let app = TestApp::start(|app| app.listen(listeners![reserve, book, refund])).await;
     let told = "refund recognizes duplicates for 1day by the field `order`; the marks are in the memory of this process: they \

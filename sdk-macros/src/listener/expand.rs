@@ -25,6 +25,7 @@ pub(crate) fn listener(options: &Options, function: &Function) -> TokenStream {
         Some(_) => (many(function, &root), quote!(many)),
     };
     let ackers = ackers(options, function, &root);
+    let extensions = extensions(options, function, &root);
     let head = head(function);
     let declaration = declaration(function);
     let body = &function.tokens;
@@ -47,6 +48,7 @@ pub(crate) fn listener(options: &Options, function: &Function) -> TokenStream {
                 }
             }
             #ackers
+            #extensions
         };
     }
 }
@@ -186,6 +188,22 @@ fn ackers(options: &Options, function: &Function, root: &Root) -> TokenStream {
             quote!(#(#each)*)
         }
     }
+}
+
+/// Checks by its type that no parameter of a batch listener is an `Extension`.
+fn extensions(options: &Options, function: &Function, root: &Root) -> TokenStream {
+    if options.batch.is_none() {
+        return TokenStream::new();
+    }
+    let text = "a batch listener has no `Extension`: middleware wraps handlers of one message; leave out this parameter, or \
+                write a type of yours that implements `Extract`";
+    let parameters = function.parameters();
+    let each = parameters.iter().skip(1).map(|Parameter { conditions, ty }| {
+        let is_extension = member(ty, root, "Extract", "IS_EXTENSION");
+        let refusal = refusal(ty.span(), text);
+        quote!(#(#conditions)* const _: () = if #is_extension { #refusal };)
+    });
+    quote!(#(#each)*)
 }
 
 fn refusal(span: Span, text: &str) -> TokenStream {

@@ -135,7 +135,8 @@ impl App {
         self
     }
 
-    /// Wraps every handler; what was added first is outermost. Batch listeners are not wrapped.
+    /// Wraps every handler that takes one message; what was added first is outermost. Batch listeners are not wrapped, which
+    /// the log says.
     pub fn middleware(mut self, middleware: impl Middleware) -> Self {
         self.middleware.push(Arc::new(middleware));
         self
@@ -244,7 +245,34 @@ impl App {
     /// # Errors
     /// Every reason that was found, a line each: nothing has been consumed then.
     pub async fn start(self) -> Result<Running, Error> {
+        for listener in self.not_wrapped() {
+            tracing::warn!(
+                "listener `{listener}` takes batches, which middleware does not wrap: what it checks there belongs in an extractor"
+            );
+        }
         running::start(self).await
+    }
+}
+
+impl App {
+    /// The batch listeners that middleware passes by, where there is some.
+    fn not_wrapped(&self) -> Vec<&'static str> {
+        if self.middleware.is_empty() {
+            return Vec::new();
+        }
+        let nothing = Config::default();
+        let config = self.config.as_ref().unwrap_or(&nothing);
+        // What is wrong with it is told by the start.
+        let is_enabled =
+            |known: &&Registration| config.resolve(&known.settings, &mut Vec::new()).settings.enabled;
+        let batches = self
+            .registrations
+            .iter()
+            .filter(|known| known.settings.batch.is_some());
+        batches
+            .filter(is_enabled)
+            .map(|known| known.settings.name)
+            .collect()
     }
 }
 

@@ -43,6 +43,10 @@ pub trait Extract: Sized + Send {
     #[doc(hidden)]
     const IS_ACKER: bool = false;
 
+    /// Whether middleware must have left it: true of [`Extension`].
+    #[doc(hidden)]
+    const IS_EXTENSION: bool = false;
+
     /// Takes the value out of a delivery.
     ///
     /// # Errors
@@ -78,11 +82,13 @@ fn missing_state<T>() -> String {
     format!("no state of type `{name}`: give it to the app with `.state(…)`")
 }
 
-/// A clone of a value that middleware left with [`Context::insert`].
+/// A clone of a value that middleware left with [`Context::insert`]. A batch listener has none.
 #[derive(Debug, Clone, Copy)]
 pub struct Extension<T>(pub T);
 
 impl<T: Clone + Send + Sync + 'static> Extract for Extension<T> {
+    const IS_EXTENSION: bool = true;
+
     fn extract(cx: &Context) -> Result<Self, HandlerError> {
         let missing = || {
             rejected(format!(
@@ -140,6 +146,8 @@ impl Extract for MessageId {
 
 /// `None` where the extractor refuses.
 impl<T: Extract> Extract for Option<T> {
+    const IS_EXTENSION: bool = T::IS_EXTENSION;
+
     fn extract(cx: &Context) -> Result<Self, HandlerError> {
         Ok(T::extract(cx).ok())
     }

@@ -20,7 +20,9 @@ pub(crate) use suspects::Suspects;
 use crate::contract::async_trait;
 use crate::listener::{Context, Outcome};
 
-/// Wraps every handler of an app: [`App::middleware`](crate::App::middleware).
+/// Wraps every handler of an app that takes one message: [`App::middleware`](crate::App::middleware). Batch listeners are not
+/// wrapped, which the log says at start-up: what must hold for them too, such as a check of who sent a message, belongs in an
+/// extractor ([`Extract`](crate::Extract)).
 ///
 /// It may look at the delivery, leave values for extractors ([`Context::insert`]), refuse without calling the handler,
 /// and change the outcome. Panics and timeouts of what it wraps pass it by: they are caught outside of it.
