@@ -1,5 +1,7 @@
 //! A URL becomes an adapter. The only file that knows which adapters are compiled in.
 
+use std::env::consts::EXE_SUFFIX;
+use std::path::Path;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -138,9 +140,18 @@ fn choose(compiled_in: &[&Adapter]) -> Result<String, Error> {
 
 /// The application's name where nobody gave one: the program's.
 pub(crate) fn default_application() -> String {
-    let program = std::env::current_exe()
-        .ok()
-        .and_then(|path| Some(path.file_stem()?.to_string_lossy().into_owned()));
+    let program = std::env::current_exe().ok();
+    program
+        .and_then(|path| name_of(&path))
+        .unwrap_or_else(|| "app".to_owned())
+}
+
+/// A program's name as that of a group. All of it counts: `shop.orders` and `shop.billing` are two.
+fn name_of(program: &Path) -> Option<String> {
+    let name = program.file_name()?.to_string_lossy();
+    // What Linux adds once the file has been replaced, as a deployment does under a running program.
+    let name = name.strip_suffix(" (deleted)").unwrap_or(&name);
+    let name = name.strip_suffix(EXE_SUFFIX).unwrap_or(name);
     let clean = |c: char| {
         if c.is_ascii_alphanumeric() || c == '_' || c == '-' {
             c
@@ -148,10 +159,7 @@ pub(crate) fn default_application() -> String {
             '_'
         }
     };
-    program.map_or_else(
-        || "app".to_owned(),
-        |name| name.chars().take(100).map(clean).collect(),
-    )
+    Some(name.chars().take(100).map(clean).collect())
 }
 
 /// This process among the application's instances.
@@ -191,6 +199,20 @@ mod tests {
         let error = choose(&[&MEMORY, &ONE, &TWO]).unwrap_err().to_string();
         assert!(error.contains("one (one://here), two (two://here)"), "{error}");
         assert!(choose(&[]).is_err());
+    }
+
+    #[test]
+    fn a_program_keeps_its_name_when_its_file_is_replaced() {
+        let name = |file: &str| name_of(&Path::new("/srv/bin").join(file)).unwrap();
+        let file = format!("orders{EXE_SUFFIX}");
+        assert_eq!(name(&file), "orders");
+        assert_eq!(name(&format!("{file} (deleted)")), "orders");
+        assert_eq!(
+            (&*name("shop.orders"), &*name("shop.billing")),
+            ("shop_orders", "shop_billing")
+        );
+        assert_eq!(name("commandes-été"), "commandes-_t_");
+        assert_eq!(name_of(Path::new("/")), None);
     }
 
     #[test]

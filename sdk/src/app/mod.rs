@@ -116,7 +116,8 @@ impl App {
         }
     }
 
-    /// The application's name, which is the group of listeners that name none. Otherwise it is the program's.
+    /// The application's name, which is the group of listeners that name none. Otherwise it is that of the program's file: give
+    /// one where that changes, as with a version in it, since what waits for a group waits for that name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
