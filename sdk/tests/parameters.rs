@@ -1,7 +1,7 @@
 //! What a handler is given: its payload and its other parameters.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use postrider::contract::Message as RawMessage;
 use postrider::prelude::*;
@@ -80,5 +80,49 @@ async fn what_was_accepted_and_is_refused_then_is_tried_again() {
         app.deliver_to("parameter.order", order(id, None)).await;
     }
     app.assert_outcomes("fickle", ["error: not now"; 2]);
+    app.stop().await;
+}
+
+#[listener(topic = "parameter.price", retry(attempts = 1))]
+async fn priced(price: Option<Json<u64>>, State(seen): State<Seen>) {
+    seen.0
+        .lock()
+        .unwrap()
+        .push(price.map_or("none".to_owned(), |price| price.0.to_string()));
+}
+
+#[listener(topic = "parameter.price", group = "raw", retry(attempts = 1))]
+async fn raw(price: Option<Bytes>, State(seen): State<Seen>) {
+    seen.0.lock().unwrap().push(format!("{price:?}"));
+}
+
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<String>>>);
+
+#[tokio::test(start_paused = true)]
+async fn a_tombstone_is_also_an_empty_payload_that_does_not_decode() {
+    let tombstone = RawMessage {
+        payload: None,
+        ..RawMessage::default()
+    };
+    for (listener, expected) in [
+        (listeners![priced], ["none", "none", "7"]),
+        (listeners![raw], ["None", "Some(b\"\")", "Some(b\"7\")"]),
+    ] {
+        let (seen, name) = (Seen::default(), listener[0].name().to_owned());
+        let app = TestApp::start(|app| app.state(seen.clone()).listen(listener)).await;
+        for message in [tombstone.clone(), RawMessage::new(""), RawMessage::new("7")] {
+            app.deliver_to("parameter.price", message).await;
+        }
+        app.assert_outcomes(&name, ["handled"; 3]);
+        assert_eq!(*seen.0.lock().unwrap(), expected);
+        app.stop().await;
+    }
+    let app = TestApp::start(|app| app.state(Seen::default()).listen(listeners![priced])).await;
+    app.deliver_to("parameter.price", RawMessage::new(" ")).await;
+    assert!(
+        app.attempts("priced")[0].ended.to_string().starts_with("decode"),
+        "{app}"
+    );
     app.stop().await;
 }

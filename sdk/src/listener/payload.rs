@@ -8,7 +8,7 @@ use crate::contract::{Bytes, names};
 /// The first parameter of a listener: what the payload is decoded to.
 ///
 /// A type with `#[derive(Message, Deserialize)]`, [`Json<T>`] for any other `Deserialize` type, [`Bytes`] for the raw
-/// payload, and `Option` of these to accept a tombstone (a message without payload).
+/// payload, and `Option` of these to accept a tombstone (a message without payload, or with an empty one that does not decode).
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no payload",
     label = "the first parameter of a listener is its payload, and this cannot be decoded from a message",
@@ -47,14 +47,17 @@ impl FromPayload for Bytes {
     }
 }
 
-/// `None` for a tombstone.
+/// `None` for a tombstone. RabbitMQ and Redis have none, and deliver an empty payload instead: that is one too, where it does
+/// not decode.
 impl<T: FromPayload> FromPayload for Option<T> {
     fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
-        cx.message()
-            .payload
-            .as_ref()
-            .map(|_| T::from_payload(cx))
-            .transpose()
+        let Some(payload) = &cx.message().payload else {
+            return Ok(None);
+        };
+        match T::from_payload(cx) {
+            Err(_) if payload.is_empty() => Ok(None),
+            decoded => decoded.map(Some),
+        }
     }
 }
 
