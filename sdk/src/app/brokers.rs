@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::check::Planned;
+use super::running;
+use super::sharing::{self, Places};
 use crate::config::Config;
 use crate::connect;
-use crate::contract::{Broker, Error};
+use crate::contract::{Broker, BrokerUrl, Error, ErrorKind};
 use crate::engine::Registration;
 
 /// The URL of every broker by its name; the one in `BROKER_URL` has none. Configuration goes first, for those that the app or
@@ -40,13 +42,27 @@ pub(super) fn urls(
     brokers
 }
 
-/// Connects to every broker that a listener or a publisher uses. The main one always is.
+/// Where each broker is, whatever it is called and whoever connects to it how.
+fn places(urls: &BTreeMap<String, String>, is_connected: bool) -> Places {
+    let of_url = |(name, url): (&String, &String)| {
+        let mut url: BrokerUrl = url.parse().ok().filter(|_| !(is_connected && name.is_empty()))?;
+        url.hosts.sort();
+        // Shown without users and options.
+        Some((name.clone(), url.to_string()))
+    };
+    urls.iter().filter_map(of_url).collect()
+}
+
+/// Connects to every broker that a listener or a publisher uses. The main one always is. Listeners that share what they may not
+/// are refused, where two names are one broker.
 pub(super) async fn open(
     urls: &BTreeMap<String, String>,
     mut connected: Option<Arc<dyn Broker>>,
     planned: &[Planned],
     application: &str,
 ) -> Result<BTreeMap<String, Arc<dyn Broker>>, Error> {
+    let places = places(urls, connected.is_some());
+    running::refuse(&sharing::problems(planned, &places), ErrorKind::Config)?;
     let mut brokers = BTreeMap::new();
     for (name, url) in urls {
         let used = name.is_empty() || planned.iter().any(|listener| listener.broker == *name);
@@ -76,6 +92,8 @@ fn of_broker(name: &str, error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Bytes;
+    use crate::{listener, listeners};
 
     #[test]
     fn a_configured_broker_is_one_that_is_named() {
@@ -97,5 +115,76 @@ mod tests {
             problem.contains("broker `audti`") && problem.contains("Audit"),
             "{problem}"
         );
+    }
+
+    #[listener(topic = "broker.order", group = "one")]
+    async fn main_one(_: Bytes) {}
+
+    #[listener(topic = "broker.order", group = "one", broker = "audit")]
+    async fn audit_one(_: Bytes) {}
+
+    #[listener(topic = "broker.order", group = "one", broker = "audit", broadcast)]
+    async fn audit_copies(_: Bytes) {}
+
+    #[listener(
+        topic = "broker.dead",
+        group = "two",
+        broker = "audit",
+        dead_letter = "broker.round"
+    )]
+    async fn back(_: Bytes) {}
+
+    #[listener(topic = "broker.round", group = "two", dead_letter = "broker.dead")]
+    async fn forth(_: Bytes) {}
+
+    async fn refusal(audit: &str, listeners: Vec<Registration>) -> String {
+        let app = crate::App::bare("memory://two-names");
+        let started = app
+            .name("shop")
+            .broker("audit", audit)
+            .listen(listeners)
+            .start()
+            .await;
+        started.map_or_else(|error| error.to_string(), |_| "it started".to_owned())
+    }
+
+    #[tokio::test]
+    async fn two_names_of_one_url_are_one_broker() {
+        let same = "memory://two-names";
+        assert_eq!(
+            refusal(same, listeners![main_one, audit_one]).await,
+            "listener `audit_one`: `main_one` has the same topic `broker.order` and group `one` on the same broker (`BROKER_URL` \
+             and `audit`), so they would take each other's messages: give one another group"
+        );
+        let text = refusal(same, listeners![main_one, audit_copies]).await;
+        assert!(
+            text.contains("their dead letters could not be told apart"),
+            "{text}"
+        );
+        let text = refusal(same, listeners![back, forth]).await;
+        assert!(
+            text.contains("broker.dead -> broker.round -> broker.dead"),
+            "{text}"
+        );
+        for listeners in [listeners![main_one, audit_one], listeners![back, forth]] {
+            assert_eq!(refusal("memory://another", listeners).await, "it started");
+        }
+    }
+
+    #[test]
+    fn where_a_broker_is_tells_neither_who_connects_nor_how() {
+        let urls = BTreeMap::from(
+            [
+                ("", "kafka://u:hunter2@a:1,b:2?client_id=x"),
+                ("same", "kafka://b:2,a:1"),
+                ("other", "kafka://b:2,a:3"),
+            ]
+            .map(|(name, url)| (name.to_owned(), url.to_owned())),
+        );
+        let found = places(&urls, false);
+        assert_eq!(found[""], "kafka://a:1,b:2");
+        assert_eq!(found["same"], found[""]);
+        assert_ne!(found["other"], found[""]);
+        assert!(!places(&urls, true).contains_key(""), "it is connected elsewhere");
     }
 }

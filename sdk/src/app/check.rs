@@ -1,9 +1,10 @@
 //! What can be refused before anything is consumed: every mismatch, not the first.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sharing::{self, Places};
 use crate::config::{Config, Resolved};
 use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, Start, names};
 use crate::engine::Registration;
@@ -68,8 +69,7 @@ pub(super) fn plan(
         (planned.registration.check)(state, &mut missing);
         problems.extend(missing.into_iter().map(|what| complaint(planned, &what)));
     }
-    shared_subscriptions(&planned, problems);
-    dead_letter_loops(&planned, problems);
+    problems.extend(sharing::problems(&planned, &Places::new()));
     planned
 }
 
@@ -172,54 +172,6 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
-/// Two listeners of one group on one topic would take each other's messages.
-fn shared_subscriptions(planned: &[Planned], problems: &mut Vec<String>) {
-    let mut seen: HashMap<(&str, &str, &str), &str> = HashMap::new();
-    for listener in planned {
-        let Planned { spec, .. } = listener;
-        let key = (listener.broker.as_str(), &**spec.topic(), &*spec.group);
-        if let Some(other) = seen.insert(key, &spec.listener) {
-            let what = format!(
-                "`{other}` has the same topic `{}` and group `{}`, so they would take each other's messages: \
-                 give one another group",
-                spec.topic(),
-                spec.group
-            );
-            problems.push(complaint(listener, &what));
-        }
-    }
-}
-
-/// A dead letter that comes back to its own topic through other listeners' dead-letter topics.
-fn dead_letter_loops(planned: &[Planned], problems: &mut Vec<String>) {
-    for start in planned {
-        if let Some(path) = circle(start, planned) {
-            let what = format!("dead letters go round in a circle: {}", path.join(" -> "));
-            problems.push(complaint(start, &what));
-        }
-    }
-}
-
-/// The topics by which a listener's dead letters come back to its own. That they go there at once is told apart.
-fn circle(start: &Planned, planned: &[Planned]) -> Option<Vec<Arc<str>>> {
-    let mut seen = HashSet::new();
-    let mut ways = vec![vec![start.spec.topic().clone(), start.dead_letter()]];
-    while let Some(way) = ways.pop() {
-        let at = way.last()?;
-        if at == start.spec.topic() {
-            return (way.len() > 2).then_some(way);
-        }
-        if !seen.insert(at.clone()) {
-            continue;
-        }
-        let there = |other: &&Planned| other.broker == start.broker && other.spec.topic() == at;
-        for next in planned.iter().filter(there) {
-            ways.push([&way[..], &[next.dead_letter()]].concat());
-        }
-    }
-    None
-}
-
 /// What the listener asks and the broker cannot do.
 pub(super) fn against_capabilities(
     planned: &[Planned],
@@ -316,12 +268,12 @@ fn longest_hold(listener: &Planned) -> Duration {
     settings.retry.max_age.map_or(most, |age| most.min(aged(age)))
 }
 
-fn complaint(listener: &Planned, what: &str) -> String {
+pub(super) fn complaint(listener: &Planned, what: &str) -> String {
     format!("listener `{}`: {what}", listener.spec.listener)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::contract::Bytes;
     use crate::{Acker, listener};
@@ -338,33 +290,11 @@ mod tests {
     #[listener(topic = "check.order", group = "plain")]
     async fn plain(_: Bytes) {}
 
-    fn planned_with(listeners: Vec<Registration>) -> (Vec<Planned>, Vec<String>) {
+    pub(in crate::app) fn planned_with(listeners: Vec<Registration>) -> (Vec<Planned>, Vec<String>) {
         let mut problems = Vec::new();
         let state = StateMap::default();
         let planned = plan(listeners, &Config::default(), "shop", &state, &mut problems);
         (planned, problems)
-    }
-
-    #[listener(topic = "a", group = "one")]
-    async fn a_one(_: Bytes) {}
-
-    #[listener(topic = "a", group = "two", dead_letter = "d")]
-    async fn a_two(_: Bytes) {}
-
-    #[listener(topic = "d", group = "one")]
-    async fn d_one(_: Bytes) {}
-
-    #[listener(topic = "d", group = "two", dead_letter = "a")]
-    async fn d_two(_: Bytes) {}
-
-    #[test]
-    fn a_circle_of_dead_letters_is_found_by_every_way() {
-        let (_, problems) = planned_with(crate::listeners![a_one, a_two, d_one, d_two]);
-        let expected = [("a_two", "a -> d -> a"), ("d_two", "d -> a -> d")]
-            .map(|(name, way)| format!("listener `{name}`: dead letters go round in a circle: {way}"));
-        assert_eq!(problems, expected);
-        let (_, problems) = planned_with(crate::listeners![a_one, a_two, d_one]);
-        assert!(problems.is_empty(), "{problems:?}");
     }
 
     #[listener(topic = "check.order", rate = "1/h")]

@@ -6,6 +6,7 @@ mod dedup;
 mod letters;
 mod overview;
 mod running;
+mod sharing;
 mod signals;
 mod table;
 
