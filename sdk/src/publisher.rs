@@ -164,11 +164,7 @@ impl Publisher {
         }
         let span = trace::send(self.system(), &mut batch, self.carried.as_ref());
         #[cfg(feature = "testing")]
-        if let Some(tap) = &self.tap {
-            for outgoing in &batch {
-                tap.published(outgoing);
-            }
-        }
+        let copies = self.tap.as_ref().map(|tap| (tap, batch.clone()));
         let mut about = self.about(&batch);
         // A single message costs no vector.
         let first = about.next();
@@ -176,6 +172,11 @@ impl Publisher {
         let begin = Instant::now();
         let mut answers = self.broker.publish(batch).instrument(span).await;
         self.sent.batch(answers.len(), begin.elapsed());
+        #[cfg(feature = "testing")]
+        if let Some((tap, copies)) = copies {
+            let taken = copies.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+            taken.for_each(|(copy, _)| tap.published(copy));
+        }
         for (answer, (id, meter)) in answers.iter_mut().zip(first.into_iter().chain(others)) {
             meter.count(answer);
             if let Err(error) = answer {

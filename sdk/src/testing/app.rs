@@ -14,6 +14,8 @@ use crate::{Message, publisher};
 
 /// The clock's smallest step. It passes only when nothing else is left to do.
 const STEP: Duration = Duration::from_millis(1);
+/// Of the waits between attempts. Any will do.
+const SEED: u64 = 7;
 /// How many dead letters are looked at.
 const MOST: usize = 10_000;
 
@@ -37,6 +39,8 @@ impl TestApp {
             wall.elapsed() < Duration::from_millis(50),
             "the clock is not paused: write `#[tokio::test(start_paused = true)]`, with tokio's feature `test-util`"
         );
+        // What is random in a wait is the same in every run: the runtime of a paused clock has one thread.
+        fastrand::seed(SEED);
         let client = Client {
             application: "test".into(),
             instance: "test".into(),
@@ -143,7 +147,8 @@ impl TestApp {
         );
     }
 
-    /// What was published to a type's topic by handlers, decoded, in order; not what the test itself delivered.
+    /// What was published to a type's topic by handlers and taken by the broker, decoded, in order; not what the test itself
+    /// delivered.
     ///
     /// # Panics
     /// Something there does not decode.

@@ -151,7 +151,7 @@ impl Tap {
         self.seen().attempts.push(attempted);
     }
 
-    /// A message is on its way to a topic.
+    /// The broker has taken a message to a topic.
     pub(crate) fn published(&self, outgoing: &Outgoing) {
         if let Address::Topic(topic) = &outgoing.to {
             let message = outgoing.message.clone();

@@ -1,0 +1,65 @@
+//! What a test with `TestApp` can rely on.
+
+use std::time::Duration;
+
+use postrider::contract::Message as RawMessage;
+use postrider::prelude::*;
+use postrider::testing::TestApp;
+
+#[listener(topic = "test.order", retry(attempts = 5, backoff = "1m..1h"))]
+async fn stubborn(_: Bytes) -> Result<(), HandlerError> {
+    Err("not yet".into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_at_the_same_time_in_every_run() {
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        let app = TestApp::start(|app| app.listen(listeners![stubborn])).await;
+        app.deliver_to("test.order", RawMessage::new("7")).await;
+        app.advance(Duration::from_secs(2 * 3600)).await;
+        let attempts = app.attempts("stubborn");
+        runs.push(attempts.iter().map(|attempted| attempted.at).collect::<Vec<_>>());
+        app.stop().await;
+    }
+    // Drawn from minutes; what the machine's clock moves meanwhile is less.
+    let same = |run: &Vec<Duration>| {
+        run.len() == 5
+            && run
+                .iter()
+                .zip(&runs[0])
+                .all(|(at, first)| at.abs_diff(*first) < Duration::from_secs(1))
+    };
+    assert!(runs.iter().all(same), "{runs:#?}");
+}
+
+#[listener(topic = "test.order", group = "publishes", retry(attempts = 1))]
+async fn publishes(size: Json<usize>, publisher: Publisher) -> Result<(), HandlerError> {
+    publisher.topic("test.stock").send_bytes("first").await?;
+    publisher
+        .topic("test.stock")
+        .send_bytes(vec![b'x'; size.0])
+        .await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_broker_refuses_is_not_published() {
+    let app = TestApp::start(|app| app.listen(listeners![publishes])).await;
+    app.deliver_to("test.order", RawMessage::new("2000000")).await;
+    assert!(
+        app.attempts("publishes")[0]
+            .ended
+            .to_string()
+            .contains("at most 1000000"),
+        "{app:?}"
+    );
+    let sizes = |app: &TestApp| {
+        let published = app.published_to("test.stock");
+        published.iter().map(RawMessage::payload_size).collect::<Vec<_>>()
+    };
+    assert_eq!(sizes(&app), [5], "{app}");
+    app.deliver_to("test.order", RawMessage::new("3")).await;
+    assert_eq!(sizes(&app), [5, 5, 3], "{app}");
+    app.stop().await;
+}
