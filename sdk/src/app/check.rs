@@ -148,12 +148,24 @@ fn one(
             "its dead-letter topic is its own topic: a dead letter would come back for ever".to_owned(),
         );
     }
+    let dead_letters = planned.dead_letter();
+    if names::is_reserved(&dead_letters) && !dead_letters.ends_with(".dlq") {
+        wrong.push(format!(
+            "its dead-letter topic `{dead_letters}` ends like an internal topic, which nobody reads: name another"
+        ));
+    }
     if batch as usize > planned.in_flight {
         wrong.push(format!(
             "a batch of {batch} is never full with a prefetch of {in_flight}: raise `prefetch`"
         ));
     }
     wrong.extend(without_dedup(&planned));
+    if planned.resolved.settings.broadcast && planned.resolved.dead_letter.is_some() {
+        wrong.push(
+            "`dead_letter` and `broadcast` exclude each other, as every instance would send a copy: leave `dead_letter` out"
+                .to_owned(),
+        );
+    }
     problems.extend(wrong.iter().map(|what| complaint(&planned, what)));
     planned
 }
@@ -387,5 +399,40 @@ pub(super) mod tests {
             )
         });
         assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn configuration_gives_no_dead_letter_topic_that_the_attribute_could_not() {
+        for (listener, topic, expected) in [
+            (
+                "plain",
+                "check.order.plain.retry",
+                Some("ends like an internal topic"),
+            ),
+            ("plain", "check.order.inbox", Some("ends like an internal topic")),
+            ("plain", "check.order.failed", None),
+            ("plain", "check.order.failed.dlq", None),
+            (
+                "copies",
+                "check.order.failed",
+                Some("`dead_letter` and `broadcast` exclude each other"),
+            ),
+        ] {
+            let variable = format!("POSTRIDER__{}__DEAD_LETTER", listener.to_uppercase());
+            let config = Config::of_variables([(variable, topic.to_owned())].into_iter());
+            let mut problems = Vec::new();
+            let listeners = crate::listeners![plain, copies];
+            plan(listeners, &config, "shop", &StateMap::default(), &mut problems);
+            let found = problems.iter().map(|problem| {
+                problem.starts_with(&format!("listener `{listener}`: "))
+                    && expected.is_some_and(|expected| problem.contains(expected))
+            });
+            let found: Vec<bool> = found.collect();
+            assert_eq!(
+                found,
+                vec![true; usize::from(expected.is_some())],
+                "{topic}: {problems:?}"
+            );
+        }
     }
 }
