@@ -21,6 +21,7 @@ type Script = VecDeque<(Duration, Result<Event, Error>)>;
 /// The embedded broker, but for what the subscription tells.
 struct Scripted {
     embedded: Arc<dyn Broker>,
+    can: Capabilities,
     script: Mutex<Script>,
     released: mpsc::UnboundedSender<u32>,
     pauses: mpsc::UnboundedSender<bool>,
@@ -46,8 +47,10 @@ impl Scripted {
         };
         let (released, seen) = mpsc::unbounded_channel();
         let (pauses, paused) = mpsc::unbounded_channel();
+        let embedded = postrider_memory::isolated(client);
         let this = Self {
-            embedded: postrider_memory::isolated(client),
+            can: embedded.capabilities().clone(),
+            embedded,
             script: Mutex::new(script.into()),
             released,
             pauses,
@@ -59,7 +62,7 @@ impl Scripted {
 #[async_trait]
 impl Broker for Scripted {
     fn capabilities(&self) -> &Capabilities {
-        self.embedded.capabilities()
+        &self.can
     }
 
     async fn plan(&self, all: &[Spec], mode: Topology) -> Result<(), Vec<Problem>> {
@@ -320,4 +323,41 @@ async fn a_subscription_that_ends_ends_the_app_whatever_its_handlers_do() {
     );
     let ended = timeout(Duration::from_secs(30), running.ended()).await;
     assert_eq!(ended.expect("it ends").kind(), ErrorKind::Denied);
+}
+
+#[listener(topic = "t", group = "g", timeout = "10m")]
+async fn slow(_: Bytes) {}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_stay_unsettled_for_too_long_is_logged_and_starts() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for (limit, expected) in [(30, 1), (12 * 60, 0)] {
+        let (mut broker, _released) = Scripted::new([]);
+        Arc::get_mut(&mut broker).unwrap().can.max_hold = Some(Duration::from_secs(limit * 60));
+        log.0.lock().unwrap().clear();
+        let app = postrider::App::on(broker).listen(listeners![slow]);
+        app.start().await.unwrap().shutdown().await.unwrap();
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let told = text.matches("listener `slow`: if handlers take as long").count();
+        assert_eq!(told, expected, "{text}");
+    }
 }

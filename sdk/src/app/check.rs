@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::hold;
 use super::sharing::{self, Places};
 use crate::config::{Config, Resolved};
 use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, Start, names};
@@ -184,7 +184,7 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
-/// What the listener asks and the broker cannot do.
+/// What the listener asks and the broker cannot do. What it may fail to do is logged.
 pub(super) fn against_capabilities(
     planned: &[Planned],
     brokers: &BTreeMap<String, Arc<dyn Broker>>,
@@ -194,6 +194,9 @@ pub(super) fn against_capabilities(
         let Some(broker) = brokers.get(&listener.broker) else {
             continue;
         };
+        for doubt in hold::doubts(listener, broker.capabilities()) {
+            tracing::warn!("{}", complaint(listener, &doubt));
+        }
         let mut wrong = Vec::new();
         mismatches(listener, broker.capabilities(), &mut wrong);
         problems.extend(wrong.iter().map(|what| complaint(listener, what)));
@@ -227,57 +230,7 @@ fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
             humantime::format_duration(can.max_delay)
         ));
     }
-    let held = if listener.in_process() {
-        longest_hold(listener)
-    } else {
-        settings.timeout.unwrap_or_default()
-    };
-    let rest = settings.breaker.map(|breaker| breaker.pause).unwrap_or_default();
-    let held = held.max(rest + settings.timeout.unwrap_or_default());
-    if let Some(limit) = can.max_hold.filter(|&limit| held > limit) {
-        wrong.push(format!(
-            "a message may stay unsettled for {}, longer than the {} that {system} allows: lower `timeout`, \
-             attempts, backoff or the breaker's `pause`",
-            humantime::format_duration(held),
-            humantime::format_duration(limit)
-        ));
-    }
-    // What waits for the rate is not settled either.
-    if let (Some(limit), Some(rate)) = (can.max_hold, settings.rate)
-        && let Some(each) = rate.per.checked_div(rate.count)
-        && let held = each.saturating_mul(spec.in_flight)
-        && held > limit
-    {
-        let most = (limit.as_secs_f64() / each.as_secs_f64()).max(1.0) as u32;
-        wrong.push(format!(
-            "at its `rate` the last of {} messages would stay unsettled for {}, longer than the {} that {system} allows: \
-             set `prefetch` to at most {most}",
-            spec.in_flight,
-            humantime::format_duration(held),
-            humantime::format_duration(limit)
-        ));
-    }
-}
-
-/// How long a message that fails every time stays unsettled where retries wait in the process.
-fn longest_hold(listener: &Planned) -> Duration {
-    let settings = &listener.resolved.settings;
-    let (attempts, backoff) = (settings.retry.attempts, settings.retry.backoff);
-    let mut waits = Duration::ZERO;
-    for n in 1..attempts {
-        let wait = backoff.ceiling(n);
-        if wait >= backoff.cap {
-            // And so is each after it.
-            waits = waits.saturating_add(wait.saturating_mul(attempts - n));
-            break;
-        }
-        waits = waits.saturating_add(wait);
-    }
-    let timeout = settings.timeout.unwrap_or_default();
-    let most = waits.saturating_add(timeout.saturating_mul(attempts));
-    // The last attempt begins at most one wait after the last failure that was young enough.
-    let aged = |age: Duration| age.saturating_add(backoff.cap).saturating_add(timeout);
-    settings.retry.max_age.map_or(most, |age| most.min(aged(age)))
+    wrong.extend(hold::mismatches(listener, can));
 }
 
 pub(super) fn complaint(listener: &Planned, what: &str) -> String {
@@ -309,33 +262,27 @@ pub(super) mod tests {
         (planned, problems)
     }
 
-    #[listener(topic = "check.order", rate = "1/h")]
-    async fn seldom(_: Bytes) {}
-
-    #[listener(
-        topic = "check.order",
-        ordered,
-        retry(attempts = 4294967295, backoff = "1s..1m", max_age = "10m"),
-        timeout = "10s"
-    )]
-    async fn stubborn(_: Bytes) {}
-
     /// What is wrong with a listener on the embedded broker with other abilities.
     fn wrong_with(listener: Registration, change: impl Fn(&mut Capabilities)) -> Vec<String> {
-        let (planned, _) = planned_with(vec![listener]);
+        let (planned, can) = able_to(listener, change);
+        let mut wrong = Vec::new();
+        mismatches(&planned, &can, &mut wrong);
+        wrong
+    }
+
+    /// A listener, and what the embedded broker can with other abilities.
+    pub(in crate::app) fn able_to(
+        listener: Registration,
+        change: impl Fn(&mut Capabilities),
+    ) -> (Planned, Capabilities) {
+        let (mut planned, _) = planned_with(vec![listener]);
         let client = crate::contract::Client {
             application: "check".into(),
             instance: "1".into(),
         };
         let mut can = postrider_memory::isolated(client).capabilities().clone();
         change(&mut can);
-        let mut wrong = Vec::new();
-        mismatches(&planned[0], &can, &mut wrong);
-        wrong
-    }
-
-    fn holding_for(limit: Duration, listener: Registration) -> Vec<String> {
-        wrong_with(listener, |can| can.max_hold = Some(limit))
+        (planned.remove(0), can)
     }
 
     #[listener(topic = "check.order", delivery = at_least_once)]
@@ -352,27 +299,6 @@ pub(super) mod tests {
             wrong,
             ["`delivery = at_least_once` cannot be kept: nobody keeps it"]
         );
-    }
-
-    #[test]
-    fn what_would_wait_for_the_rate_for_too_long_is_told() {
-        let day = Duration::from_secs(24 * 3600);
-        let listener = || crate::listeners![seldom].remove(0);
-        let wrong = holding_for(day, listener());
-        assert!(
-            wrong.len() == 1 && wrong[0].contains("set `prefetch` to at most 24"),
-            "{wrong:?}"
-        );
-        assert!(holding_for(3 * day, listener()).is_empty());
-    }
-
-    #[test]
-    fn any_number_of_attempts_is_added_up_at_once() {
-        let listener = || crate::listeners![stubborn].remove(0);
-        let begin = std::time::Instant::now();
-        assert_eq!(holding_for(Duration::from_secs(600), listener()).len(), 1);
-        assert!(holding_for(Duration::from_secs(900), listener()).is_empty());
-        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
     }
 
     #[test]

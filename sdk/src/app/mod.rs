@@ -3,6 +3,7 @@
 mod brokers;
 mod check;
 mod dedup;
+mod hold;
 mod letters;
 mod overview;
 mod running;
