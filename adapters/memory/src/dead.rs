@@ -1,5 +1,6 @@
 //! Looking at dead letters, putting them back, and taking them out.
 
+use std::ops::Bound;
 use std::str;
 use std::sync::Arc;
 
@@ -35,9 +36,7 @@ impl MemoryDeadLetters {
     ) -> Result<(), Error> {
         self.connection.check_open()?;
         let mut state = self.connection.hub.lock();
-        let Some(position) = position(id) else {
-            return Ok(());
-        };
+        let position = position(id)?;
         let Some(topic) = state.look(&self.topic) else {
             return Ok(());
         };
@@ -65,11 +64,14 @@ impl DeadLetters for MemoryDeadLetters {
     async fn browse(&mut self, after: Option<&Bytes>, max: usize) -> Result<Vec<DeadLetter>, Error> {
         self.connection.check_open()?;
         let state = self.connection.hub.lock();
-        let from = after.and_then(position).map_or(0, |position| position + 1);
+        let after = after.map(position).transpose()?;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let dead = state
             .look(&self.topic)
             .and_then(|topic| state.topics[topic].dead.as_ref());
-        let letters = dead.into_iter().flat_map(|dead| dead.range(from..));
+        let letters = dead
+            .into_iter()
+            .flat_map(|dead| dead.range((from, Bound::Unbounded)));
         Ok(letters
             .filter(|(_, message)| belongs(message, &self.source, &self.group))
             .take(max)
@@ -112,6 +114,8 @@ fn belongs(letter: &Message, source: &str, group: &str) -> bool {
     is(names::DEAD_TOPIC, source) && is(names::DEAD_GROUP, group)
 }
 
-fn position(id: &Bytes) -> Option<u64> {
-    str::from_utf8(id).ok()?.parse().ok()
+fn position(id: &Bytes) -> Result<u64, Error> {
+    let position = str::from_utf8(id).ok().and_then(|text| text.parse().ok());
+    let text = "this is no id of a dead letter: browse lists them";
+    position.ok_or_else(|| Error::new(ErrorKind::Rejected, text))
 }
