@@ -342,22 +342,66 @@ impl std::io::Write for Log {
     }
 }
 
+impl Log {
+    /// Of this thread, until the guard is dropped.
+    fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (log, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn take(&self) -> String {
+        String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap()
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_may_stay_unsettled_for_too_long_is_logged_and_starts() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(move || writer.clone())
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::begin();
     for (limit, expected) in [(30, 1), (12 * 60, 0)] {
         let (mut broker, _released) = Scripted::new([]);
         Arc::get_mut(&mut broker).unwrap().can.max_hold = Some(Duration::from_secs(limit * 60));
-        log.0.lock().unwrap().clear();
+        log.take();
         let app = postrider::App::on(broker).listen(listeners![slow]);
         app.start().await.unwrap().shutdown().await.unwrap();
-        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let text = log.take();
         let told = text.matches("listener `slow`: if handlers take as long").count();
         assert_eq!(told, expected, "{text}");
+    }
+}
+
+#[listener(topic = "t", group = "g", retry(backoff = "1s"))]
+async fn puts_off(_: Bytes) -> Result<(), HandlerError> {
+    Err(HandlerError::retry_after(
+        Duration::from_secs(7200),
+        "too many requests",
+    ))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_cut_is_logged() {
+    let (log, _guard) = Log::begin();
+    for (hours, expected) in [(1, 1), (2, 0)] {
+        let script = [(SOON, Ok(Event::Ready)), (SOON, Ok(Event::Deliveries))];
+        let (mut broker, _released) = Scripted::new(script);
+        Arc::get_mut(&mut broker).unwrap().can.max_delay = Duration::from_secs(hours * 3600);
+        log.take();
+        let app = postrider::App::on(broker).listen(listeners![puts_off]);
+        let running = app.start().await.unwrap();
+        let mut text = String::new();
+        for _ in 0..100 {
+            if text.contains("will be tried again") {
+                break;
+            }
+            sleep(SOON).await;
+            text.push_str(&log.take());
+        }
+        running.shutdown().await.unwrap();
+        assert_eq!(text.matches("it is cut").count(), expected, "{text}");
+        assert!(text.contains(&format!("wait={}s", hours * 3600)), "{text}");
     }
 }

@@ -130,6 +130,10 @@ impl HandlerError {
     }
 
     /// Trying again may help after this time, which stands instead of the listener's backoff (as an HTTP 429 asks for).
+    ///
+    /// It is cut, which the log says, to what the broker can delay; in an `ordered` or `broadcast` listener, whose retries stay
+    /// unsettled, to its share of the time that the broker allows for all attempts together, or to the backoff's longest wait
+    /// where that is more.
     pub fn retry_after(wait: Duration, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let mut this = Self::retryable(error);
         this.0.retry_after = Some(wait);

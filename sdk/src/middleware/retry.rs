@@ -159,10 +159,17 @@ impl Policy {
     }
 
     fn again(&self, delivery: &mut Delivery, attempt: u32, error: &HandlerError) -> Decision {
-        let wait = error
-            .asked_wait()
+        let asked = error.asked_wait();
+        let wait = asked
             .unwrap_or_else(|| self.retry.backoff.wait(attempt))
             .min(self.max_delay);
+        if let Some(asked) = asked.filter(|&asked| asked > wait) {
+            tracing::warn!(
+                topic = %self.topic, group = %self.group, attempt, ?asked, ?wait,
+                message_id = delivery.message.headers.get_str(names::MESSAGE_ID),
+                "the handler asks for a longer wait than the broker can keep: it is cut",
+            );
+        }
         tracing::warn!(
             topic = %self.topic, group = %self.group, attempt, wait = ?wait, reason = %error.reason(),
             message_id = delivery.message.headers.get_str(names::MESSAGE_ID), "will be tried again: {error}",
