@@ -132,7 +132,8 @@ impl App {
         self
     }
 
-    /// A value for [`State`](crate::State) parameters, cloned for each delivery: usually an `Arc` or a pool.
+    /// A value for [`State`](crate::State) parameters, cloned for each delivery: usually an `Arc` or a pool. There is one of each
+    /// type: a second replaces the first, so give two pools types of their own.
     pub fn state<T: Clone + Send + Sync + 'static>(mut self, value: T) -> Self {
         self.state.insert(value);
         self
