@@ -1,24 +1,23 @@
 //! A lane: one line of work. Takes deliveries, runs the pipeline around the handler, and leaves verdicts.
 
 mod alone;
+mod many;
 mod once;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tracing::Instrument;
 
 use self::alone::Alone;
+pub(super) use self::many::many;
 use super::Work;
 use super::queue::{Kept, Queue};
 use super::settles::Verdicts;
 use crate::contract::{Delivery, Error, Outgoing, Token, Verdict, names};
-use crate::listener::{
-    AckMode, Acker, Batch, Context, FromBatch, FromPayload, HandlerError, Many, Outcome, Reason, Single, Sink,
-};
+use crate::listener::{AckMode, Acker, Context, HandlerError, Outcome, Reason, Single, Sink};
 use crate::meter::{Stopwatch, What};
-use crate::middleware::{Admission, Decision, Hold, Next, caught, guarded};
+use crate::middleware::{Admission, Decision, Hold, Next, guarded};
 use crate::publisher;
 use crate::trace;
 
@@ -211,86 +210,6 @@ fn unsettled(outcome: Outcome) -> Outcome {
             Outcome::Failed(HandlerError::with_reason(Reason::Unsettled, text))
         }
         other => other,
-    }
-}
-
-/// The whole loop of a lane for a listener that takes batches.
-pub(super) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
-    let queue = &work.queues[queue];
-    let Batch { size, wait } = work.options.batch.unwrap_or(Batch {
-        size: 1,
-        wait: Duration::ZERO,
-    });
-    let mut gathered = VecDeque::with_capacity(size as usize);
-    loop {
-        if let Some(breaker) = &work.breaker {
-            breaker.ready(queue.closed()).await;
-        }
-        queue
-            .pop_many(size as usize, wait, &mut gathered, || work.idle())
-            .await;
-        if gathered.is_empty() {
-            return;
-        }
-        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
-            queue.put_back(&mut gathered);
-            for delivery in gathered.drain(..) {
-                work.settles
-                    .push(delivery.token, What::Released, Verdict::Release);
-            }
-            continue;
-        }
-        handle_many::<L>(&work, queue, &mut gathered).await;
-    }
-}
-
-async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Delivery>) {
-    if !admitted_by_rate(work, queue, gathered.len()).await {
-        for delivery in gathered.drain(..) {
-            work.settles
-                .push(delivery.token, What::Released, Verdict::Release);
-        }
-        return;
-    }
-    // What does not decode or is not admitted is given up alone; the others go on together.
-    let (mut contexts, mut items) = (
-        Vec::with_capacity(gathered.len()),
-        Vec::with_capacity(gathered.len()),
-    );
-    for delivery in gathered.drain(..) {
-        let attempt = queue.start(&delivery);
-        if work.settles.is_revoked(delivery.token) {
-            leave(work, delivery.token);
-            continue;
-        }
-        let cx = Context::new(delivery, attempt, work.scope.clone());
-        let taken = || {
-            let item = <L::Items as FromBatch>::Item::from_payload(&cx)?;
-            L::admit(&cx).map(|()| item)
-        };
-        match work.policy.admit(&cx.delivery).and_then(|_| caught(taken)) {
-            Ok(item) => {
-                contexts.push(cx);
-                items.push(item);
-            }
-            Err(error) => finish(work, queue, cx.delivery, attempt, Outcome::Failed(error)),
-        }
-    }
-    let Some(first) = contexts.first() else { return };
-    let call = L::call(first, L::Items::from_items(items), contexts.len());
-    let begin = Instant::now();
-    let call = call.instrument(trace::process_many(first, &contexts));
-    let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
-    work.meter.processed_batch(begin.elapsed(), contexts.len());
-    let outcomes = match ended {
-        Ok(outcomes) => outcomes,
-        Err(Outcome::Failed(error)) => {
-            crate::listener::IntoBatchOutcome::into_outcomes(Err::<(), _>(error), contexts.len())
-        }
-        Err(_) => contexts.iter().map(|_| Outcome::Release).collect(),
-    };
-    for (cx, outcome) in contexts.into_iter().zip(outcomes) {
-        finish(work, queue, cx.delivery, cx.attempt, outcome);
     }
 }
 

@@ -58,6 +58,18 @@ pub async fn in_order(work: Work, State(effects): State<Effects>) -> Result<(), 
     carry_out(&work, &effects).await
 }
 
+/// The same, many at once.
+///
+/// # Errors
+/// The file cannot be written.
+#[listener(topic = "interop.batch", batch(size = 64, wait = "50ms"), prefetch = 64)]
+pub async fn together(batch: Vec<Work>, State(effects): State<Effects>) -> Result<(), HandlerError> {
+    for work in batch {
+        carry_out(&work, &effects).await?;
+    }
+    Ok(())
+}
+
 async fn carry_out(work: &Work, effects: &Effects) -> Result<(), HandlerError> {
     effects.add("begin", work.id)?;
     if work.millis == DEADLY {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use postrider::dead_letters::Filter;
 use postrider::prelude::*;
 use postrider::{DeadLetters, Registration};
-use postrider_interop::{DEADLY, Work, broker, in_order, work};
+use postrider_interop::{DEADLY, Work, broker, in_order, together, work};
 use service::Service;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the listeners of the service take their work from.
 const LOAD: &str = "interop.load";
 const ORDER: &str = "interop.order";
+const BATCH: &str = "interop.batch";
 const DEADLY_ONE: Work = Work {
     id: 0,
     millis: DEADLY,
@@ -31,10 +32,10 @@ fn others(ids: impl Iterator<Item = u32>, topic: &'static str, millis: u64) -> V
     ids.map(|id| (topic, Work { id, millis })).collect()
 }
 
-/// Several are handled side by side; it is fetched and started with them every time.
-fn in_the_middle() -> Vec<(&'static str, Work)> {
-    let mut load = others(1..=20, LOAD, 1);
-    load.insert(5, (LOAD, DEADLY_ONE));
+/// Several are handled side by side, or at once; it is fetched and started with them every time.
+fn in_the_middle_of(topic: &'static str) -> Vec<(&'static str, Work)> {
+    let mut load = others(1..=20, topic, 1);
+    load.insert(5, (topic, DEADLY_ONE));
     load
 }
 
@@ -47,7 +48,7 @@ fn first_in_order() -> Vec<(&'static str, Work)> {
 }
 
 fn listeners() -> Vec<Registration> {
-    listeners![work, in_order]
+    listeners![work, in_order, together]
 }
 
 /// It is given up at last, and everything else is handled.
@@ -63,6 +64,7 @@ async fn what_ends_every_process_is_given_up(url: String, load: Vec<(&'static st
     let mut letters = [
         app().dead_letters("work").await.unwrap(),
         app().dead_letters("in_order").await.unwrap(),
+        app().dead_letters("together").await.unwrap(),
     ];
     let mut deaths = 0;
     loop {
@@ -145,7 +147,14 @@ macro_rules! on {
             async fn beside_others() {
                 let Some(url) = url() else { return };
                 let _turn = TURN.lock().await;
-                what_ends_every_process_is_given_up(url, in_the_middle()).await;
+                what_ends_every_process_is_given_up(url, in_the_middle_of(LOAD)).await;
+            }
+
+            #[tokio::test]
+            async fn in_a_batch() {
+                let Some(url) = url() else { return };
+                let _turn = TURN.lock().await;
+                what_ends_every_process_is_given_up(url, in_the_middle_of(BATCH)).await;
             }
 
             #[tokio::test]

@@ -7,6 +7,8 @@ use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use super::Lane;
+use crate::engine::Work;
+use crate::engine::queue::Queue;
 use crate::listener::{Context, Outcome};
 
 /// How long the next one waits behind one that was handled: its verdict is with the broker then, also where positions are
@@ -51,17 +53,24 @@ impl Lane<'_> {
     /// Waits until it may be handled, or answers what it comes to where the drain came first.
     pub(super) async fn wait_to_be_alone(&mut self) -> Option<Outcome> {
         self.wait();
-        let (work, queue) = (self.work, self.queue);
-        let refused = tokio::select! {
-            biased;
-            () = queue.closed() => Some(Outcome::Release),
-            guard = work.policy.suspects.turn() => {
-                self.alone = Some(Alone(Some(guard)));
+        let turn = turn(self.work, self.queue).await;
+        self.stopwatch.start();
+        match turn {
+            Ok(alone) => {
+                self.alone = alone;
                 None
             }
-            () = tokio::time::sleep(PATIENCE) => None,
-        };
-        self.stopwatch.start();
-        refused
+            Err(outcome) => Some(outcome),
+        }
+    }
+}
+
+/// The right to handle one, or none where another takes too long; what it comes to where the drain came first.
+pub(super) async fn turn(work: &Work, queue: &Queue) -> Result<Option<Alone>, Outcome> {
+    tokio::select! {
+        biased;
+        () = queue.closed() => Err(Outcome::Release),
+        guard = work.policy.suspects.turn() => Ok(Some(Alone(Some(guard)))),
+        () = tokio::time::sleep(PATIENCE) => Ok(None),
     }
 }

@@ -1,0 +1,128 @@
+//! A lane of a listener that takes batches.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Instrument;
+
+use super::alone::turn;
+use super::{admitted_by_rate, finish, leave};
+use crate::contract::{Delivery, Verdict};
+use crate::engine::Work;
+use crate::engine::queue::Queue;
+use crate::listener::{Batch, Context, FromBatch, FromPayload, IntoBatchOutcome, Many, Outcome};
+use crate::meter::What;
+use crate::middleware::{Admission, caught, guarded};
+use crate::trace;
+
+/// The whole loop of a lane for a listener that takes batches.
+pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
+    let queue = &work.queues[queue];
+    let Batch { size, wait } = work.options.batch.unwrap_or(Batch {
+        size: 1,
+        wait: Duration::ZERO,
+    });
+    let mut gathered = VecDeque::with_capacity(size as usize);
+    loop {
+        if let Some(breaker) = &work.breaker {
+            breaker.ready(queue.closed()).await;
+        }
+        queue
+            .pop_many(size as usize, wait, &mut gathered, || work.idle())
+            .await;
+        if gathered.is_empty() {
+            return;
+        }
+        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
+            queue.put_back(&mut gathered);
+            for delivery in gathered.drain(..) {
+                work.settles
+                    .push(delivery.token, What::Released, Verdict::Release);
+            }
+            continue;
+        }
+        handle_many::<L>(&work, queue, &mut gathered).await;
+    }
+}
+
+async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Delivery>) {
+    if !admitted_by_rate(work, queue, gathered.len()).await {
+        for delivery in gathered.drain(..) {
+            work.settles
+                .push(delivery.token, What::Released, Verdict::Release);
+        }
+        return;
+    }
+    // What does not decode or is not admitted is given up alone; the others go on together.
+    let (mut contexts, mut items) = (
+        Vec::with_capacity(gathered.len()),
+        Vec::with_capacity(gathered.len()),
+    );
+    // But for those that may be the end of the process.
+    let mut suspects = Vec::new();
+    for delivery in gathered.drain(..) {
+        let attempt = queue.start(&delivery);
+        if work.settles.is_revoked(delivery.token) {
+            leave(work, delivery.token);
+            continue;
+        }
+        let cx = Context::new(delivery, attempt, work.scope.clone());
+        let taken = || {
+            let item = <L::Items as FromBatch>::Item::from_payload(&cx)?;
+            L::admit(&cx).map(|()| item)
+        };
+        let admitted = work.policy.admit(&cx.delivery);
+        match admitted.and_then(|admission| Ok((admission, caught(taken)?))) {
+            Ok((Admission::Free, item)) => {
+                contexts.push(cx);
+                items.push(item);
+            }
+            Ok((Admission::Alone, item)) => suspects.push((cx, item)),
+            Err(error) => finish(work, queue, cx.delivery, attempt, Outcome::Failed(error)),
+        }
+    }
+    // First what is innocent: it is settled before the next one may end the process.
+    let alone = if suspects.is_empty() {
+        None
+    } else {
+        turn(work, queue).await.ok().flatten()
+    };
+    call::<L>(work, queue, contexts, items).await;
+    drop(alone);
+    fastrand::shuffle(&mut suspects);
+    for (cx, item) in suspects {
+        let turn = turn(work, queue).await;
+        if work.settles.is_revoked(cx.delivery.token) {
+            leave(work, cx.delivery.token);
+            continue;
+        }
+        match turn {
+            Ok(_alone) => call::<L>(work, queue, vec![cx], vec![item]).await,
+            Err(outcome) => finish(work, queue, cx.delivery, cx.attempt, outcome),
+        }
+    }
+}
+
+/// Calls the handler once.
+async fn call<L: Many>(
+    work: &Work,
+    queue: &Queue,
+    contexts: Vec<Context>,
+    items: Vec<<L::Items as FromBatch>::Item>,
+) {
+    let Some(first) = contexts.first() else { return };
+    let call = L::call(first, L::Items::from_items(items), contexts.len());
+    let begin = Instant::now();
+    let call = call.instrument(trace::process_many(first, &contexts));
+    let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
+    work.meter.processed_batch(begin.elapsed(), contexts.len());
+    let outcomes = match ended {
+        Ok(outcomes) => outcomes,
+        Err(Outcome::Failed(error)) => Err::<(), _>(error).into_outcomes(contexts.len()),
+        Err(_) => contexts.iter().map(|_| Outcome::Release).collect(),
+    };
+    for (cx, outcome) in contexts.into_iter().zip(outcomes) {
+        finish(work, queue, cx.delivery, cx.attempt, outcome);
+    }
+}
