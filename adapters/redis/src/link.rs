@@ -5,8 +5,6 @@ pub(crate) mod primary;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
 use postrider_contract::{Backoff, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
 use redis::{
@@ -23,8 +21,6 @@ use crate::tls;
 
 /// How long the short commands may take: acknowledgements, scripts, questions.
 pub(crate) const COMMAND: Duration = Duration::from_secs(5);
-/// How long one of several hosts is tried before the next one is tried as well.
-const HEAD_START: Duration = Duration::from_millis(500);
 
 /// A connection of its own, with what the server calls it.
 pub(crate) struct Dedicated {
@@ -88,14 +84,6 @@ impl Link {
             live: Mutex::default(),
             connecting: tokio::sync::Mutex::default(),
             other: None,
-        }
-    }
-
-    /// Another connection to wherever this one leads, for commands that hold up what comes behind them.
-    pub(crate) fn another(self: &Arc<Self>) -> Self {
-        Self {
-            other: Some(Arc::clone(self)),
-            ..Self::new(Arc::clone(&self.settings), &self.name)
         }
     }
 
@@ -247,19 +235,6 @@ impl Link {
         }
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Dedicated, Error> {
-        let Some(other) = &self.other else {
-            return self.dedicated().await;
-        };
-        let Shared { host, generation, .. } = Box::pin(other.shared(deadline)).await?;
-        let opened = self.open(host, true).await;
-        if opened.is_err() {
-            // It is gone, or takes no writes any more: the other one may not have noticed.
-            other.lost(generation);
-        }
-        opened
-    }
-
     fn lost(&self, generation: u64) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if live.generation == generation {
@@ -286,36 +261,6 @@ impl Link {
         match why {
             Some(why) => error.with_source(why),
             None => error,
-        }
-    }
-
-    /// A new connection to the first host that takes writes, with the scripts loaded.
-    ///
-    /// One that says nothing is not waited for alone: whoever asks has less time than its connection may take.
-    async fn dedicated(&self) -> Result<Dedicated, Error> {
-        let hosts = self.settings.hosts.len();
-        let mut opening = FuturesUnordered::new();
-        let (mut next, mut last) = (0, None);
-        loop {
-            if next < hosts {
-                opening.push(self.open(next, true));
-                next += 1;
-            }
-            let opened = if next < hosts {
-                match timeout(HEAD_START, opening.next()).await {
-                    Ok(opened) => opened,
-                    Err(_) => continue,
-                }
-            } else {
-                opening.next().await
-            };
-            match opened {
-                Some(Ok(dedicated)) => return Ok(dedicated),
-                // Wrong credentials are wrong everywhere.
-                Some(Err(error)) if error.kind() == ErrorKind::Denied => return Err(error),
-                Some(Err(error)) => last = Some(error),
-                None => return Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host"))),
-            }
         }
     }
 

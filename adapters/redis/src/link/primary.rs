@@ -1,15 +1,75 @@
 //! Of several hosts, the one that takes writes. Each server has its own channels, so whoever subscribes must be where the
 //! others publish; and a primary that becomes a replica goes on taking what is published, and keeps it to itself.
 
-use postrider_contract::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use postrider_contract::{Error, ErrorKind};
 use redis::Value;
 use redis::aio::PubSub;
 use tokio::time::{Instant, timeout};
 
 use crate::failure::unavailable;
-use crate::link::{COMMAND, Dedicated, Link};
+use crate::link::{COMMAND, Dedicated, Link, Shared};
+
+/// How long one of several hosts is tried before the next one is tried as well.
+const HEAD_START: Duration = Duration::from_millis(500);
 
 impl Link {
+    /// Another connection to wherever this one leads, for commands that hold up what comes behind them.
+    pub(crate) fn another(self: &Arc<Self>) -> Self {
+        Self {
+            other: Some(Arc::clone(self)),
+            ..Self::new(Arc::clone(&self.settings), &self.name)
+        }
+    }
+
+    /// A new connection to where commands are to go.
+    pub(super) async fn connect(&self, deadline: Instant) -> Result<Dedicated, Error> {
+        let Some(other) = &self.other else {
+            return self.dedicated().await;
+        };
+        let Shared { host, generation, .. } = Box::pin(other.shared(deadline)).await?;
+        let opened = self.open(host, true).await;
+        if opened.is_err() {
+            // It is gone, or takes no writes any more: the other one may not have noticed.
+            other.lost(generation);
+        }
+        opened
+    }
+
+    /// A new connection to the first host that takes writes, with the scripts loaded.
+    ///
+    /// One that says nothing is not waited for alone: whoever asks has less time than its connection may take.
+    async fn dedicated(&self) -> Result<Dedicated, Error> {
+        let hosts = self.settings.hosts.len();
+        let mut opening = FuturesUnordered::new();
+        let (mut next, mut last) = (0, None);
+        loop {
+            if next < hosts {
+                opening.push(self.open(next, true));
+                next += 1;
+            }
+            let opened = if next < hosts {
+                match timeout(HEAD_START, opening.next()).await {
+                    Ok(opened) => opened,
+                    Err(_) => continue,
+                }
+            } else {
+                opening.next().await
+            };
+            match opened {
+                Some(Ok(dedicated)) => return Ok(dedicated),
+                // Wrong credentials are wrong everywhere.
+                Some(Err(error)) if error.kind() == ErrorKind::Denied => return Err(error),
+                Some(Err(error)) => last = Some(error),
+                None => return Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host"))),
+            }
+        }
+    }
+
     /// Whether there is a choice. A single host is taken as it is.
     pub(crate) fn has_choice(&self) -> bool {
         self.settings.hosts.len() > 1
