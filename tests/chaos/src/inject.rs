@@ -32,6 +32,15 @@ pub(crate) struct Scene<'a> {
 impl Scene<'_> {
     /// Breaks something, and mends it. Tells what exactly, for the line of results.
     pub(crate) async fn inject(&mut self, fault: Fault) -> Result<String> {
+        let told = self.carry_out(fault).await?;
+        if let Some(proxy) = self.proxy {
+            // Of each consumer one at least, and the publisher's.
+            proxy.meets(self.fleet.len() + 1).await?;
+        }
+        Ok(told)
+    }
+
+    async fn carry_out(&mut self, fault: Fault) -> Result<String> {
         let beyond = self.system.beyond_limits();
         match fault {
             Fault::BrokerKill => {
@@ -240,14 +249,10 @@ impl Scene<'_> {
                     .await?;
                 Ok(format!("queue {queue}"))
             }
-            System::Redis => {
-                self.redis(&["DEL", topic]).await?;
-                Ok(format!("stream {topic}"))
-            }
+            System::Redis => self.delete_key(topic).await,
             System::RedisPubsub => {
                 let inbox = format!("{{{topic}}}.{GROUP}.inbox");
-                self.redis(&["DEL", &inbox]).await?;
-                Ok(format!("stream {inbox}"))
+                self.delete_key(&inbox).await
             }
         }
     }
@@ -272,6 +277,14 @@ impl Scene<'_> {
             return Err(format!("redis-cli {}: {answer}", command.join(" ")).into());
         }
         Ok(())
+    }
+
+    async fn delete_key(&self, key: &str) -> Result<String> {
+        let deleted = self.broker.cli(&["DEL", key]).await?;
+        if deleted.trim() != "1" {
+            return Err(format!("there is no {key} to delete: {deleted}").into());
+        }
+        Ok(format!("stream {key}"))
     }
 
     async fn amqp(&self) -> Result<Connection> {

@@ -1,12 +1,19 @@
 //! A proxy between clients and broker, which can fall silent in one direction without closing anything.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+/// How long a fault that was ordered may take to be carried out.
+const MEETING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +34,9 @@ pub(crate) enum Traffic {
     Vanishes(Way),
 }
 
+/// How many connections were held up, lost bytes or were reset, by all orders so far.
+type Met = Arc<AtomicUsize>;
+
 #[derive(Debug, Clone, Copy)]
 struct Order {
     traffic: Traffic,
@@ -36,6 +46,7 @@ struct Order {
 
 pub(crate) struct Proxy {
     orders: watch::Sender<Order>,
+    met: Met,
     /// Ends with this.
     _accepting: JoinSet<()>,
 }
@@ -49,9 +60,11 @@ impl Proxy {
             resets: 0,
         });
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, to, seen));
+        let met = Met::default();
+        accepting.spawn(accept(listener, to, seen, met.clone()));
         Ok(Self {
             orders,
+            met,
             _accepting: accepting,
         })
     }
@@ -64,21 +77,41 @@ impl Proxy {
     pub(crate) fn reset(&self) {
         self.orders.send_modify(|order| order.resets += 1);
     }
+
+    /// Waits until what was ordered has met so many connections: a fault that meets nobody shows nothing.
+    ///
+    /// # Errors
+    /// It has met fewer.
+    pub(crate) async fn meets(&self, least: usize) -> Result<(), String> {
+        let begin = Instant::now();
+        loop {
+            let met = self.met.load(Ordering::Relaxed);
+            if met >= least {
+                return Ok(());
+            }
+            if begin.elapsed() > MEETING_LIMIT {
+                return Err(format!(
+                    "the fault met {met} connections, where there are {least} clients"
+                ));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
-async fn accept(listener: TcpListener, to: u16, orders: watch::Receiver<Order>) {
+async fn accept(listener: TcpListener, to: u16, orders: watch::Receiver<Order>, met: Met) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             Ok((client, _)) = listener.accept() => {
-                connections.spawn(connection(client, to, orders.clone()));
+                connections.spawn(connection(client, to, orders.clone(), met.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connection(mut client: TcpStream, to: u16, orders: watch::Receiver<Order>) {
+async fn connection(mut client: TcpStream, to: u16, orders: watch::Receiver<Order>, met: Met) {
     let resets = orders.borrow().resets;
     let Ok(mut broker) = TcpStream::connect(("127.0.0.1", to)).await else {
         return;
@@ -90,8 +123,8 @@ async fn connection(mut client: TcpStream, to: u16, orders: watch::Receiver<Orde
         let (from_broker, to_broker) = broker.split();
         let both = async {
             tokio::try_join!(
-                pump(from_client, to_broker, Way::ToBroker, orders.clone()),
-                pump(from_broker, to_client, Way::ToClients, orders.clone()),
+                pump(from_client, to_broker, Way::ToBroker, orders.clone(), &met),
+                pump(from_broker, to_client, Way::ToClients, orders.clone(), &met),
             )
         };
         tokio::select! {
@@ -100,6 +133,7 @@ async fn connection(mut client: TcpStream, to: u16, orders: watch::Receiver<Orde
         }
     };
     if is_reset {
+        met.fetch_add(1, Ordering::Relaxed);
         let _ = (client.set_zero_linger(), broker.set_zero_linger());
     }
 }
@@ -110,12 +144,14 @@ async fn pump(
     mut to: WriteHalf<'_>,
     way: Way,
     mut orders: watch::Receiver<Order>,
+    met: &AtomicUsize,
 ) -> io::Result<()> {
     let mut bytes = vec![0; 64 * 1024];
     let mut is_lost = false;
     loop {
         let traffic = orders.borrow_and_update().traffic;
         if traffic == Traffic::Waits(way) {
+            met.fetch_add(1, Ordering::Relaxed);
             gone(orders.changed().await)?;
             continue;
         }
@@ -127,7 +163,9 @@ async fn pump(
             }
         };
         // What was read in the moment of the change goes by the new order.
-        is_lost |= orders.borrow().traffic == Traffic::Vanishes(way);
+        let vanishes = orders.borrow().traffic == Traffic::Vanishes(way);
+        met.fetch_add(usize::from(vanishes && !is_lost), Ordering::Relaxed);
+        is_lost |= vanishes;
         match (count, is_lost) {
             // That the sender is gone is lost too.
             (0, true) => std::future::pending().await,
@@ -135,6 +173,7 @@ async fn pump(
             (_, true) => {}
             (count, false) => {
                 if orders.borrow().traffic == Traffic::Waits(way) {
+                    met.fetch_add(1, Ordering::Relaxed);
                     gone(
                         orders
                             .wait_for(|order| order.traffic != Traffic::Waits(way))
@@ -154,8 +193,6 @@ fn gone(changed: Result<(), watch::error::RecvError>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
@@ -193,6 +230,7 @@ mod tests {
         assert_eq!(hears(&mut client).await, Some(3));
         proxy.set(Traffic::Passes);
         assert_eq!(hears(&mut served).await, Some(2));
+        assert_eq!(proxy.met.load(Ordering::Relaxed), 1);
     }
 
     #[tokio::test]
@@ -201,7 +239,10 @@ mod tests {
         proxy.set(Traffic::Vanishes(Way::ToBroker));
         client.write_u8(1).await.unwrap();
         assert_eq!(hears(&mut served).await, None);
+        client.write_u8(1).await.unwrap();
+        assert_eq!(hears(&mut served).await, None);
         proxy.set(Traffic::Passes);
+        assert_eq!(proxy.met.load(Ordering::Relaxed), 1);
         client.write_u8(2).await.unwrap();
         assert_eq!(hears(&mut served).await, None, "silent for good");
         served.write_u8(3).await.unwrap();
@@ -227,5 +268,6 @@ mod tests {
                 .unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         }
+        assert_eq!(proxy.met.load(Ordering::Relaxed), 1);
     }
 }
