@@ -110,11 +110,7 @@ impl Publisher {
                 soonest = soonest.min(next.milliseconds);
                 indices.push(next.index);
             }
-            let within = deadline.saturating_duration_since(Instant::now());
-            let answer = match self.link.run(&call, within).await {
-                Ok(_) => self.replicated(deadline).await,
-                Err(failure) => Err(unconfirmed(failure)),
-            };
+            let answer = self.schedule(&call, deadline).await;
             if answer.is_ok() {
                 self.mover.watch(route);
                 self.mover.due_in(soonest);
@@ -125,17 +121,25 @@ impl Publisher {
         }
     }
 
-    /// Waits for the replicas, where the URL says so.
-    async fn replicated(&self, deadline: Instant) -> Result<(), Error> {
+    /// Runs the script, and waits for the replicas where the URL says so.
+    async fn schedule(&self, call: &redis::Cmd, deadline: Instant) -> Result<(), Error> {
+        let left = || deadline.saturating_duration_since(Instant::now());
         let wanted = self.settings.wait_replicas;
         if wanted == 0 {
-            return Ok(());
+            return self.link.run(call, left()).await.map(drop).map_err(unconfirmed);
         }
+        let before = self.link.shared(deadline).await?.generation;
+        self.link.run(call, left()).await.map_err(unconfirmed)?;
         let mut wait = redis::cmd("WAIT");
         wait.arg(wanted).arg(REPLICAS.as_millis() as u64);
-        let within = deadline.saturating_duration_since(Instant::now());
-        let reply = self.link.run(&wait, within).await.map_err(unconfirmed)?;
-        copies_missing(wanted, Some(&reply)).map_or(Ok(()), Err)
+        let reply = self.link.run(&wait, left()).await.map_err(unconfirmed)?;
+        // Another connection has written nothing, and waits for nothing.
+        let is_same = self
+            .link
+            .shared(deadline)
+            .await
+            .is_ok_and(|now| now.generation == before);
+        copies_missing(wanted, Some(&reply).filter(|_| is_same)).map_or(Ok(()), Err)
     }
 }
 
