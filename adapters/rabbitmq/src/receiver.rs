@@ -247,8 +247,8 @@ impl RabbitReceiver {
     }
 
     /// Where order is kept a pause does not cancel the consumer: the next instance would become the active one at once, and
-    /// be given what follows before what is still held here; the channel is closed once nothing is. Nor where the queue would go with its only consumer. Nothing is
-    /// asked for meanwhile, and the prefetch bounds what the broker sends.
+    /// be given what follows before what is still held here; the channel is closed once nothing is. Nor where the queue would
+    /// go with its only consumer. Nothing is asked for meanwhile, and the prefetch bounds what the broker sends.
     fn stays_active(&self) -> bool {
         self.subscribed.is_ordered() || self.subscribed.spec.sharing == Sharing::Broadcast
     }
