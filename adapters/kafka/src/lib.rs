@@ -51,9 +51,10 @@
 //! has got. A replay that is cut off between the copy and the mark is repeated by the next one.
 //!
 //! A group that is declared for the first time gets its position committed at once, so that nothing published afterwards
-//! is missed. That its retry topic exists shows that it was declared before: if its positions are gone then, they expired
-//! (Kafka forgets them after `offsets.retention.minutes`, a week, without a consumer), and it goes on with the oldest
-//! message. Topics that are published to and do not exist are created.
+//! is missed. What retention deletes before the group has it is told as lost, with the number of its offsets (librdkafka goes
+//! on with the oldest that is left). That its retry topic exists shows that it was declared before: if its positions are gone
+//! then, they expired (Kafka forgets them after `offsets.retention.minutes`, a week, without a consumer), and it goes on with
+//! the oldest message. Topics that are published to and do not exist are created.
 //!
 //! Topics are made with `max.message.bytes` for the largest payload and its headers; retry and
 //! dead-letter topics take 64 KiB more than the topic that they are for, and keep everything (`retention.ms=-1`).

@@ -49,6 +49,14 @@ impl<T> Tracker<T> {
         self.next.is_some_and(|next| offset < next)
     }
 
+    /// How many offsets lie between what was received and this one, but for those that are settled.
+    pub(crate) fn missing_before(&self, offset: i64) -> u64 {
+        let next = self.next.unwrap_or(offset);
+        let settled = |range: &Range<i64>| (range.end.min(offset) - range.start.max(next)).max(0);
+        let missing = offset - next - self.already.iter().map(settled).sum::<i64>();
+        u64::try_from(missing).unwrap_or(0)
+    }
+
     /// What was received from this offset on is gone: it was truncated.
     pub(crate) fn truncate(&mut self, offset: i64) {
         let stays = self.entries.partition_point(|entry| entry.offset < offset);
@@ -204,6 +212,15 @@ mod tests {
         assert_eq!(tracker.position(), Some(8));
         assert!(tracker.settle(8).is_some());
         assert_eq!(tracker.position(), Some(10));
+    }
+
+    #[test]
+    fn counts_what_is_missing() {
+        let mut tracker: Tracker<()> = Tracker::new(Some(5), [6..8, 9..20]);
+        assert_eq!((tracker.missing_before(5), tracker.missing_before(10)), (0, 2));
+        tracker.receive(5, ());
+        assert_eq!((tracker.missing_before(3), tracker.missing_before(30)), (0, 11));
+        assert_eq!(Tracker::<()>::new(None, []).missing_before(7), 0);
     }
 
     #[test]

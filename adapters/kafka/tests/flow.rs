@@ -8,8 +8,11 @@ use postrider_contract::{
     Address, Bytes, Error, ErrorKind, Event, Message, Origin, Outgoing, Settled, Sharing, Start, Topology,
     Value, Verdict, names,
 };
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::topic_partition_list::Offset;
+use rdkafka::{ClientConfig, TopicPartitionList};
 use support::{
-    PATIENCE, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique,
+    PATIENCE, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique, url_with,
 };
 
 const QUIET: Duration = Duration::from_secs(2);
@@ -583,4 +586,29 @@ async fn a_wrong_address_fails_within_the_time() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(begun.elapsed() < Duration::from_secs(4));
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+}
+
+/// Retention deleted what a group had not read.
+#[tokio::test]
+async fn what_the_broker_deleted_is_told() {
+    let (topic, broker) = (unique("retention"), connect_with("&partitions=1").await);
+    open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1", "2", "3", "4", "5"]).await;
+    broker.close(PATIENCE).await.unwrap();
+    let (host, port) = url_with("").hosts[0].clone();
+    let admin: AdminClient<_> = ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .create()
+        .unwrap();
+    let mut kept = TopicPartitionList::new();
+    kept.add_partition_offset(&topic, 0, Offset::Offset(3)).unwrap();
+    admin.delete_records(&kept, &AdminOptions::new()).await.unwrap();
+
+    let broker = connect().await;
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    let gap = listener.event(|event| matches!(event, Event::Gap { .. })).await;
+    assert!(matches!(gap, Event::Gap { lost: Some(3) }), "{gap:?}");
+    let got = listener.drain(2, PATIENCE).await;
+    assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["4", "5"]);
+    broker.close(PATIENCE).await.unwrap();
 }

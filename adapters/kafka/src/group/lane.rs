@@ -85,6 +85,7 @@ pub(crate) struct Marks {
 }
 
 /// A partition, assigned now or before.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) route: Arc<Route>,
@@ -108,6 +109,8 @@ pub(crate) struct Lane {
     pub(crate) incarnation: Option<Incarnation>,
     /// The topic was made anew, and librdkafka has yet to go to its beginning: what comes until then is not wanted.
     pub(crate) rewinding: bool,
+    /// The broker has no longer what lies at its position: librdkafka goes on with the oldest.
+    pub(crate) reset: bool,
     /// How often messages that are not here yet were delivered before without a verdict.
     counts: Counts,
     pub(crate) marks: Option<Marks>,
@@ -135,6 +138,7 @@ impl Lane {
             committed: None,
             incarnation: None,
             rewinding: false,
+            reset: false,
             counts: Counts::default(),
             marks: None,
             backlog: BTreeSet::new(),

@@ -14,6 +14,7 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
 
 use super::commit::{Which, commit};
+use super::gap;
 use super::lane::Lane;
 use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
@@ -58,6 +59,9 @@ pub(crate) enum Reach {
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if !matches!(level, RDKafkaLogLevel::Debug) {
+            if let Some((topic, partition)) = gap::told(text).filter(|_| self.is_current()) {
+                self.shared.lock().note_reset(topic, partition);
+            }
             return observer::log(level, facility, text);
         }
         // Asked for to learn this, see `Settings::member`.

@@ -4,6 +4,7 @@ mod commit;
 mod cut_off;
 mod delay;
 mod fetch;
+mod gap;
 mod lane;
 mod life;
 mod loss;

@@ -295,6 +295,7 @@ impl State {
             );
             self.go_back(id, offset);
         }
+        self.tell_gap(id, offset);
         let Some(lane) = self.lanes.get_mut(id) else {
             return;
         };
