@@ -9,7 +9,7 @@ use crate::incarnation::Incarnation;
 /// Kafka's default for `offset.metadata.max.bytes`; a commit above it is refused.
 const LONGEST: usize = 4096;
 /// How many ranges of the same count are kept, the first ones: few differ, and all of them fit.
-const MOST_COUNTS: usize = 32;
+const MOST_COUNTS: usize = 128;
 /// Begins our metadata, so that another program's is not misread.
 const MARK: &str = "postrider1";
 
@@ -37,13 +37,12 @@ impl Progress {
         }
         let mut last = position;
         for (range, count) in &self.counts.0 {
-            let _ = write!(
-                text,
-                " {}+{}*{count}",
-                range.start - last,
-                range.end - range.start
-            );
-            last = range.end;
+            // A range may begin with what was settled since.
+            let start = range.start.max(last);
+            if start < range.end {
+                let _ = write!(text, " {}+{}*{count}", start - last, range.end - start);
+                last = range.end;
+            }
         }
         last = position;
         for range in &self.ahead {

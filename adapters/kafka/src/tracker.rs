@@ -57,6 +57,11 @@ impl<T> Tracker<T> {
         u64::try_from(missing).unwrap_or(0)
     }
 
+    /// One past the last received offset, or where the assignment began.
+    pub(crate) fn next(&self) -> Option<i64> {
+        self.next
+    }
+
     /// What was received from this offset on is gone: it was truncated.
     pub(crate) fn truncate(&mut self, offset: i64) {
         let stays = self.entries.partition_point(|entry| entry.offset < offset);

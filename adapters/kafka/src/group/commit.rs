@@ -1,5 +1,6 @@
 //! Commits what is settled, on a thread of its own: a commit waits for the broker, and fetching must not.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,34 +31,22 @@ pub(crate) enum Which<'a> {
     AllLeaving,
 }
 
-/// Commits and waits for the answer.
+/// Commits and waits for the answer; an error where something could not be committed.
 pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Which<'_>) -> KafkaResult<()> {
     let _one_at_a_time = lock(&shared.committing);
-    let (list, taken) = collect(&mut shared.lock(), which)?;
-    if taken.is_empty() {
-        return Ok(());
-    }
-    let committed = consumer.commit(&list, CommitMode::Sync);
-    let mut state = shared.lock();
-    for Taken {
-        id,
-        epoch,
-        position,
-        marked,
-    } in taken
-    {
-        let Some(lane) = state.lanes.get_mut(id).filter(|lane| lane.epoch == epoch) else {
-            continue;
-        };
-        if committed.is_ok() {
-            state.note_committed(id, position, marked);
-        } else {
-            lane.dirty = true;
-            state.dirty = true;
+    let collected = collect(&mut shared.lock(), which)?;
+    let mut result = Ok(());
+    // Each topic by itself: of several an error does not tell which, and one may be gone for good.
+    for (list, taken) in collected.values() {
+        let committed = consumer.commit(list, CommitMode::Sync);
+        let mut state = shared.lock();
+        for lane in taken {
+            lane.note(&mut state, committed.is_ok());
         }
+        shared.wake(&mut state);
+        result = result.and(committed);
     }
-    shared.wake(&mut state);
-    committed
+    result
 }
 
 /// What is committed of a lane.
@@ -69,9 +58,26 @@ struct Taken {
     marked: Option<i64>,
 }
 
-fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionList, Vec<Taken>)> {
-    let mut list = TopicPartitionList::new();
-    let mut taken = Vec::new();
+impl Taken {
+    fn note(&self, state: &mut State, is_committed: bool) {
+        let lane = state.lanes.get_mut(self.id);
+        let Some(lane) = lane.filter(|lane| lane.epoch == self.epoch) else {
+            return;
+        };
+        if is_committed {
+            state.note_committed(self.id, self.position, self.marked);
+        } else {
+            lane.dirty = true;
+            state.dirty = true;
+        }
+    }
+}
+
+/// By topic.
+type Collected = BTreeMap<String, (TopicPartitionList, Vec<Taken>)>;
+
+fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<Collected> {
+    let mut collected = Collected::new();
     for (id, lane) in state.lanes.iter_mut().enumerate() {
         let (wanted, word) = match which {
             Which::Dirty => (lane.dirty, Word::Interim),
@@ -81,7 +87,11 @@ fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionLi
         if !wanted || !lane.is_assigned() {
             continue;
         }
+        let marked = lane.marked();
         if let Some((position, progress)) = lane.progress(word) {
+            let (list, taken) = collected
+                .entry(lane.route.name.clone())
+                .or_insert_with(|| (TopicPartitionList::new(), Vec::new()));
             let mut element = list.add_partition(&lane.route.name, lane.partition);
             element.set_offset(Offset::Offset(position))?;
             element.set_metadata(progress.encode(position));
@@ -89,7 +99,7 @@ fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionLi
                 id,
                 epoch: lane.epoch,
                 position,
-                marked: lane.marks.map(|marks| marks.wanted),
+                marked,
             });
         }
         lane.dirty = false;
@@ -97,7 +107,7 @@ fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<(TopicPartitionLi
     if matches!(which, Which::Dirty) {
         (state.dirty, state.hurry) = (false, false);
     }
-    Ok((list, taken))
+    Ok(collected)
 }
 
 /// The committing thread: until the consumer leaves, or is cut off.

@@ -85,7 +85,6 @@ pub(crate) struct Marks {
 }
 
 /// A partition, assigned now or before.
-#[allow(clippy::struct_excessive_bools, reason = "independent facts, not a state")]
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub(crate) route: Arc<Route>,
@@ -109,8 +108,8 @@ pub(crate) struct Lane {
     pub(crate) incarnation: Option<Incarnation>,
     /// The topic was made anew, and librdkafka has yet to go to its beginning: what comes until then is not wanted.
     pub(crate) rewinding: bool,
-    /// The broker has no longer what lies at its position: librdkafka goes on with the oldest.
-    pub(crate) reset: bool,
+    /// The broker has no longer what lies at this offset: librdkafka goes on with the oldest.
+    pub(crate) reset: Option<i64>,
     /// How often messages that are not here yet were delivered before without a verdict.
     counts: Counts,
     pub(crate) marks: Option<Marks>,
@@ -138,7 +137,7 @@ impl Lane {
             committed: None,
             incarnation: None,
             rewinding: false,
-            reset: false,
+            reset: None,
             counts: Counts::default(),
             marks: None,
             backlog: BTreeSet::new(),
@@ -265,6 +264,13 @@ impl Lane {
         marks.wanted = next.saturating_add(MARKED_AT_ONCE);
         self.dirty = true;
         true
+    }
+
+    /// How far it is marked by what is committed now: no further than was received, since what comes later is not counted yet.
+    pub(crate) fn marked(&mut self) -> Option<i64> {
+        let (marks, next) = (self.marks.as_mut()?, self.tracker.next()?);
+        marks.wanted = marks.wanted.min(next).max(marks.confirmed);
+        Some(marks.wanted)
     }
 
     /// The broker has confirmed this position, and that what lies below `marked` is delivered.

@@ -59,8 +59,8 @@ pub(crate) enum Reach {
 impl ClientContext for Member {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         if !matches!(level, RDKafkaLogLevel::Debug) {
-            if let Some((topic, partition)) = gap::told(text).filter(|_| self.is_current()) {
-                self.shared.lock().note_reset(topic, partition);
+            if let Some((topic, partition, offset)) = gap::told(text).filter(|_| self.is_current()) {
+                self.shared.lock().note_reset(topic, partition, offset);
             }
             return observer::log(level, facility, text);
         }

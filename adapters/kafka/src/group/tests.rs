@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postrider_contract::{Delivery, Message, Token};
+use postrider_contract::{Delivery, Event, Message, Token};
 
 use super::lane::{MARKED, MARKED_AT_ONCE, Word};
 use super::routes::Route;
@@ -154,8 +154,8 @@ fn cut_short(counts: Counts) -> Progress {
 
 /// The broker confirms what is to be committed now; answers what the next assignment finds.
 fn confirm(state: &mut State) -> (i64, Progress) {
+    let marked = state.lanes[0].marked();
     let (position, progress) = committed(state);
-    let marked = state.lanes[0].marks.map(|marks| marks.wanted);
     state.note_committed(0, position, marked);
     state.hurry = false;
     (position, Progress::decode(&progress.encode(position), position))
@@ -244,6 +244,57 @@ fn marks_go_no_further_than_they_must() {
     assert!(state.hurry);
     confirm(&mut state);
     assert_eq!(give(&mut state, usize::MAX).len() as i64, MARKED_AT_ONCE);
+}
+
+/// What comes while a commit is under way is not in it.
+#[test]
+fn what_is_received_after_a_commit_was_made_is_not_marked_by_it() {
+    let shared = assigned(false, 0, cut_short(Counts::default()));
+    let mut state = shared.lock();
+    (0..3).for_each(|offset| accept(&mut state, offset, None));
+    let (marked, (position, _)) = (state.lanes[0].marked(), committed(&state));
+    (3..5).for_each(|offset| accept(&mut state, offset, None));
+    state.hurry = false;
+    state.note_committed(0, position, marked);
+    assert_eq!(offsets(&give(&mut state, 9)), [0, 1, 2]);
+    assert!(state.hurry, "the next are asked for");
+    confirm(&mut state);
+    assert_eq!(offsets(&give(&mut state, 9)), [3, 4]);
+}
+
+/// A range of counts may begin with what is settled by now.
+#[test]
+fn counts_of_what_is_partly_settled_are_read_again() {
+    let mut before = cut_short(Counts::new(
+        (10..20).map(|offset| (offset, 1)),
+        &Counts::default(),
+    ));
+    before.ahead = vec![11..18, 30..31];
+    let shared = assigned(false, 10, before);
+    let mut state = shared.lock();
+    (10..15).for_each(|offset| accept(&mut state, offset, None));
+    confirm(&mut state);
+    let given = give(&mut state, 9);
+    assert_eq!(offsets(&given), [10]);
+    assert!(state.acknowledge(given[0].token));
+    let (position, left) = confirm(&mut state);
+    assert!(left.open);
+    assert_eq!(left.ahead, [15..18, 30..31]);
+    let mut counts = left.counts;
+    assert_eq!((position, counts.take(18)), (15, 1));
+}
+
+/// What was fetched before the broker deleted what follows is no gap.
+#[test]
+fn a_gap_is_told_where_it_is() {
+    let shared = assigned(false, 60, Progress::default());
+    let mut state = shared.lock();
+    state.note_reset("t", 0, 65);
+    (60..65).for_each(|offset| accept(&mut state, offset, None));
+    assert!(state.boxes[0].events.is_empty());
+    accept(&mut state, 100, None);
+    let gap = state.boxes[0].events.pop_front();
+    assert!(matches!(gap, Some(Event::Gap { lost: Some(35) })), "{gap:?}");
 }
 
 #[test]
