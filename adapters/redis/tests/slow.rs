@@ -115,3 +115,21 @@ async fn a_claim_that_does_not_arrive_does_not_count() {
     let got = open.receive(1).await.remove(0);
     assert_eq!(got.redeliveries, Some(1));
 }
+
+/// As many as a quick network brings at once are too many for a slow one, also where they are claimed.
+#[tokio::test]
+async fn many_that_are_pending_arrive() {
+    const COUNT: usize = 20;
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    let wishes = spec(&topic, "g");
+    plan(&broker, &wishes).await;
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, &topic, (0..COUNT).map(|_| "x".repeat(60_000))).await;
+    own.tell(&format!("XREADGROUP GROUP g a STREAMS {topic} >")).await;
+    detour.slow(150_000);
+    let mut open = open(&broker, wishes).await;
+    assert_eq!(open.receive(COUNT).await.len(), COUNT);
+}

@@ -33,7 +33,7 @@ impl Link {
         };
         let Shared { host, generation, .. } = Box::pin(other.shared(deadline)).await?;
         let opened = self.open(host, true).await;
-        if opened.is_err() {
+        if opened.is_err() && self.has_choice() {
             // It is gone, or takes no writes any more: the other one may not have noticed.
             other.lost(generation);
         }
@@ -46,7 +46,7 @@ impl Link {
     async fn dedicated(&self) -> Result<Dedicated, Error> {
         let hosts = self.settings.hosts.len();
         let mut opening = FuturesUnordered::new();
-        let (mut next, mut last) = (0, None);
+        let (mut next, mut last) = (0, None::<Error>);
         loop {
             if next < hosts {
                 opening.push(self.open(next, true));
@@ -62,9 +62,11 @@ impl Link {
             };
             match opened {
                 Some(Ok(dedicated)) => return Ok(dedicated),
-                // Wrong credentials are wrong everywhere.
-                Some(Err(error)) if error.kind() == ErrorKind::Denied => return Err(error),
-                Some(Err(error)) => last = Some(error),
+                Some(Err(error)) => {
+                    // One that is refused by some, and by others not heard of, is not refused by the primary for certain.
+                    let is_less = error.kind() == ErrorKind::Denied && last.is_some();
+                    last = last.filter(|_| is_less).or(Some(error));
+                }
                 None => return Err(last.unwrap_or_else(|| unavailable("the Redis URL names no host"))),
             }
         }

@@ -83,7 +83,7 @@ impl Reader {
             Some(lease) => claim.arg("any").arg(lease.holder(&self.source.consumer)),
         };
         let of_stream = session.backlog.iter().take_while(|(of, _)| *of == stream);
-        let ids: Vec<EntryId> = of_stream.take(room.min(PAGE)).map(|(_, id)| *id).collect();
+        let ids: Vec<EntryId> = of_stream.take(self.page(room)).map(|(_, id)| *id).collect();
         let looked_at = self.take_up(stream, claim, &ids).await?;
         session.backlog.drain(..looked_at);
         Ok(())
@@ -103,7 +103,7 @@ impl Reader {
                 }
                 let mut ask = redis::cmd("XPENDING");
                 ask.arg(key).arg(&*self.source.group).arg("IDLE").arg(idle);
-                ask.arg(&after).arg("+").arg(room.min(PAGE));
+                ask.arg(&after).arg("+").arg(self.page(room));
                 let page = self
                     .link
                     .run(&ask, COMMAND)
@@ -125,6 +125,11 @@ impl Reader {
             }
         }
         Ok(true)
+    }
+
+    /// How many to claim at once.
+    fn page(&self, room: usize) -> usize {
+        self.pages.count(room, 1).min(PAGE)
     }
 
     fn claim(&self, keys: &[&str]) -> redis::Cmd {
@@ -154,7 +159,9 @@ impl Reader {
         let reply = match self.link.run(&claim, COMMAND).await {
             Ok(reply) => reply,
             Err(failure) => {
-                if !failure.sent {
+                if failure.sent {
+                    self.pages.failed();
+                } else {
                     self.answered(stream, &first);
                 }
                 return Err(failure.error);
