@@ -170,7 +170,7 @@ fn lift<'a>(
 ) -> impl Future<Output = ()> + use<'a> {
     let (alone, channel, queue) = (flow.alone, flow.channel.clone(), flow.queue.clone());
     async move {
-        let timeout = subscribed.shared.settings.consumer_timeout;
+        let overdue = subscribed.shared.settings.consumer_timeout;
         let mut alone = alone;
         while alone || subscribed.prefetch.is_reduced() {
             if alone && subscribed.is_ordered() {
@@ -180,7 +180,11 @@ fn lift<'a>(
             } else if alone {
                 sleep(quarantine::SOUND).await;
             } else {
-                subscribed.prefetch.could_be_twice(timeout).await;
+                subscribed.prefetch.could_be_twice(overdue).await;
+                // The channel is not closed for this under what is unsettled.
+                if subscribed.is_ordered() && timeout(CALM, settled(subscribed, GLANCE)).await.is_err() {
+                    continue;
+                }
                 subscribed.prefetch.double();
             }
             if subscribed.is_ordered() {
