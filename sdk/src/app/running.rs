@@ -112,7 +112,14 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     if metrics {
         meter::describe();
     }
-    let brokers = brokers::open(&urls, connected, &planned, &application).await?;
+    let brokers = match brokers::open(&urls, connected, &planned, &application).await {
+        Ok(brokers) => brokers,
+        Err(error) => {
+            // Its port is free again when this returns.
+            beside.shutdown().await;
+            return Err(error);
+        }
+    };
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
         let subscriptions = open(&planned, &brokers, topology).await;
@@ -180,6 +187,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
             for broker in brokers.values() {
                 let _ = broker.close(Duration::from_secs(1)).await;
             }
+            beside.shutdown().await;
             Err(error)
         }
     }
@@ -473,7 +481,7 @@ impl Running {
         });
         let result = join_all(closing).await.into_iter().collect();
         self.stores.close().await;
-        self.beside.abort_all();
+        self.beside.shutdown().await;
         result
     }
 }

@@ -13,7 +13,7 @@ use postrider::{DeadLetters, Registration};
 use postrider_interop::{DEADLY, Work, broker, in_order, together, work};
 use service::Service;
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mortal");
 /// Beyond 20 deliveries without a verdict a message is given up; some may go uncounted where a process dies too soon.
 const MOST_DEATHS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);

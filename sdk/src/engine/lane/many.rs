@@ -55,10 +55,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         return;
     }
     // What does not decode or is not admitted is given up alone; the others go on together.
-    let (mut contexts, mut items) = (
-        Vec::with_capacity(gathered.len()),
-        Vec::with_capacity(gathered.len()),
-    );
+    let mut innocents = Vec::with_capacity(gathered.len());
     // But for those that may be the end of the process.
     let mut suspects = Vec::new();
     for delivery in gathered.drain(..) {
@@ -74,10 +71,7 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
         };
         let admitted = work.policy.admit(&cx.delivery);
         match admitted.and_then(|admission| Ok((admission, caught(taken)?))) {
-            Ok((Admission::Free, item)) => {
-                contexts.push(cx);
-                items.push(item);
-            }
+            Ok((Admission::Free, item)) => innocents.push((cx, item)),
             Ok((Admission::Alone, item)) => suspects.push((cx, item)),
             Err(error) => finish(work, queue, cx.delivery, attempt, Outcome::Failed(error)),
         }
@@ -88,29 +82,29 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
     } else {
         turn(work, queue).await.ok().flatten()
     };
-    call::<L>(work, queue, contexts, items).await;
+    call::<L>(work, queue, innocents).await;
     drop(alone);
     fastrand::shuffle(&mut suspects);
-    for (cx, item) in suspects {
-        let turn = turn(work, queue).await;
-        if work.settles.is_revoked(cx.delivery.token) {
-            leave(work, cx.delivery.token);
-            continue;
-        }
-        match turn {
-            Ok(_alone) => call::<L>(work, queue, vec![cx], vec![item]).await,
-            Err(outcome) => finish(work, queue, cx.delivery, cx.attempt, outcome),
+    for suspect in suspects {
+        match turn(work, queue).await {
+            Ok(_alone) => call::<L>(work, queue, vec![suspect]).await,
+            Err(outcome) => finish(work, queue, suspect.0.delivery, suspect.0.attempt, outcome),
         }
     }
 }
 
-/// Calls the handler once.
-async fn call<L: Many>(
-    work: &Work,
-    queue: &Queue,
-    contexts: Vec<Context>,
-    items: Vec<<L::Items as FromBatch>::Item>,
-) {
+type Item<L> = <<L as Many>::Items as FromBatch>::Item;
+
+/// Calls the handler once, with what was not taken away meanwhile.
+async fn call<L: Many>(work: &Work, queue: &Queue, mut batch: Vec<(Context, Item<L>)>) {
+    batch.retain(|(cx, _)| {
+        let is_revoked = work.settles.is_revoked(cx.delivery.token);
+        if is_revoked {
+            leave(work, cx.delivery.token);
+        }
+        !is_revoked
+    });
+    let (contexts, items): (Vec<Context>, Vec<Item<L>>) = batch.into_iter().unzip();
     let Some(first) = contexts.first() else { return };
     let call = L::call(first, L::Items::from_items(items), contexts.len());
     let begin = Instant::now();
