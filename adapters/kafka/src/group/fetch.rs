@@ -208,6 +208,7 @@ impl Fetcher {
 /// Which partitions are to be paused and resumed now.
 fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartitionList>) {
     let (mut pause, mut resume) = (None, None);
+    state.weigh_backlogs();
     for id in 0..state.lanes.len() {
         let Some(wanted) = state
             .lanes

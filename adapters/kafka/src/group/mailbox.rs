@@ -26,6 +26,8 @@ pub(crate) struct Mailbox {
     queue: VecDeque<Waiting>,
     /// About how many bytes the queue takes.
     pub(crate) size: usize,
+    /// About how many bytes its lanes hold back until they are marked, at the last look.
+    pub(crate) backlog: usize,
     /// On the return path, by due time.
     pub(crate) delayed: BinaryHeap<Reverse<(SystemTime, Place)>>,
     /// News, before any delivery.

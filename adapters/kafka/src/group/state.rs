@@ -455,14 +455,25 @@ impl State {
     /// flutter.
     pub(crate) fn should_pause(&self, lane: &Lane) -> bool {
         let slack = if lane.paused { 2 } else { 1 };
-        let held = self
-            .boxes
-            .get(lane.mailbox)
-            .is_some_and(|mailbox| mailbox.paused || mailbox.choked);
+        let most = self.prefetch / slack;
+        let held = self.boxes.get(lane.mailbox).is_some_and(|mailbox| {
+            mailbox.paused || mailbox.choked || (lane.marks.is_some() && mailbox.backlog > most)
+        });
         held || !lane.delivers()
             || lane.tracker.span() > LONGEST_SPAN / slack
             || lane.delayed.0 > LONGEST_DELAYED / slack
-            || lane.delayed.1 > self.prefetch / slack
-            || lane.backlog_size > self.prefetch / slack
+            || lane.delayed.1 > most
+    }
+
+    /// Adds up what the lanes of each mailbox hold back.
+    pub(crate) fn weigh_backlogs(&mut self) {
+        for mailbox in &mut self.boxes {
+            mailbox.backlog = 0;
+        }
+        for lane in &self.lanes {
+            if let Some(mailbox) = self.boxes.get_mut(lane.mailbox) {
+                mailbox.backlog += lane.backlog_size;
+            }
+        }
     }
 }
