@@ -109,8 +109,18 @@ impl Listener {
     }
 
     /// Waits for an event, and for nothing else.
-    pub async fn event(&mut self, mut wanted: impl FnMut(&Event) -> bool) -> Event {
-        let deadline = Instant::now() + PATIENCE;
+    pub async fn event(&mut self, wanted: impl FnMut(&Event) -> bool) -> Event {
+        self.event_within(PATIENCE, wanted).await
+    }
+
+    /// That a topic is gone. librdkafka does not believe that of a new one for 30 s, and looks every ten.
+    pub async fn misses_its_topic(&mut self) {
+        let is_told = |event: &Event| matches!(event, Event::Degraded(_));
+        self.event_within(PATIENCE * 2, is_told).await;
+    }
+
+    async fn event_within(&mut self, patience: Duration, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+        let deadline = Instant::now() + patience;
         loop {
             let mut none = Vec::new();
             let left = deadline.saturating_duration_since(Instant::now());
