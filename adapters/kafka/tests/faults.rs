@@ -6,10 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Spec, Topology, Verdict, names};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::admin::{AdminOptions, NewPartitions};
 use support::own::OwnBroker;
-use support::{PATIENCE, client, message, open, publish, retry_of, spec, text, unique};
+use support::{PATIENCE, admin, client, delete_topic, message, open, publish, retry_of, spec, text, unique};
 use tokio::sync::Semaphore;
 
 /// So many brokers at a time: five starting and freezing side by side starve each other on a small machine.
@@ -119,21 +118,8 @@ async fn a_deleted_topic_makes_stale_and_is_made_again() {
     let mut listener = open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["1"]).await;
     let held = listener.one().await;
-    let address = own.url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            format!("{}:{}", address.0, address.1.unwrap()),
-        )
-        .create()
-        .unwrap();
-    for result in admin
-        .delete_topics(&[topic.as_str()], &AdminOptions::new())
-        .await
-        .unwrap()
-    {
-        result.unwrap();
-    }
+    let admin = admin(&own.url_with(""));
+    delete_topic(&admin, &topic).await;
     let begun = Instant::now();
     listener.misses_its_topic().await;
     println!("degraded after {:?}", begun.elapsed());
@@ -161,16 +147,9 @@ async fn what_is_settled_is_committed_though_the_retry_topic_is_gone() {
         .plan(std::slice::from_ref(&spec), Topology::Verify)
         .await
         .unwrap();
-    let (host, port) = own.url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
-        .create()
-        .unwrap();
+    let admin = admin(&own.url_with(""));
     let retries = format!("{topic}.g.retry");
-    let deleted = admin
-        .delete_topics(&[retries.as_str()], &AdminOptions::new())
-        .await;
-    deleted.unwrap().remove(0).unwrap();
+    delete_topic(&admin, &retries).await;
     listener.misses_its_topic().await;
     publish(&broker, &topic, &["1"]).await;
     assert_eq!(listener.drain(1, PATIENCE).await.len(), 1);
@@ -197,18 +176,8 @@ async fn publishing_goes_on_after_its_topic_was_deleted() {
     let topic = unique("republished");
     let broker = connect(&own, "&publish_timeout=20s").await;
     publish(&broker, &topic, &["1"]).await;
-    let address = own.url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            format!("{}:{}", address.0, address.1.unwrap()),
-        )
-        .create()
-        .unwrap();
-    admin
-        .delete_topics(&[topic.as_str()], &AdminOptions::new())
-        .await
-        .unwrap();
+    let admin = admin(&own.url_with(""));
+    delete_topic(&admin, &topic).await;
     let begun = Instant::now();
     let answer = broker
         .publish(vec![Outgoing::to_topic(topic.as_str(), message("2"))])
@@ -227,14 +196,7 @@ async fn what_differs_is_told() {
     let broker = connect(&own, "").await;
     let spec = spec(&topic, "g");
     // Made by somebody else, with Kafka's defaults.
-    let address = own.url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set(
-            "bootstrap.servers",
-            format!("{}:{}", address.0, address.1.unwrap()),
-        )
-        .create()
-        .unwrap();
+    let admin = admin(&own.url_with(""));
     let dead = names::dead_letter_topic(&topic, "g");
     let new = rdkafka::admin::NewTopic::new(&dead, 1, rdkafka::admin::TopicReplication::Fixed(1));
     admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
@@ -287,19 +249,14 @@ async fn topics_are_made_again_as_they_were() {
     };
     let mut listener = open(&broker, with_letters.clone()).await;
     let mut of_letters = open(&broker, spec(&failed, "h")).await;
-    let (host, port) = own.url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
-        .create()
-        .unwrap();
+    let admin = admin(&own.url_with(""));
     let grown = admin
         .create_partitions([&NewPartitions::new(&topic, 6)], &AdminOptions::new())
         .await;
     grown.unwrap().remove(0).unwrap();
     let retries = format!("{topic}.g.retry");
     for (topic, listener) in [(&retries, &mut listener), (&failed, &mut of_letters)] {
-        let deleted = admin.delete_topics(&[topic.as_str()], &AdminOptions::new()).await;
-        deleted.unwrap().remove(0).unwrap();
+        delete_topic(&admin, topic).await;
         listener.misses_its_topic().await;
         listener.event(|event| matches!(event, Event::Ready)).await;
     }

@@ -8,11 +8,12 @@ use postrider_contract::{
     Address, Bytes, Error, ErrorKind, Event, Message, Origin, Outgoing, Settled, Sharing, Start, Topology,
     Value, Verdict, names,
 };
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::AdminOptions;
 use rdkafka::topic_partition_list::Offset;
-use rdkafka::{ClientConfig, TopicPartitionList};
 use support::{
-    PATIENCE, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique, url_with,
+    PATIENCE, admin, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique,
+    url_with,
 };
 
 const QUIET: Duration = Duration::from_secs(2);
@@ -595,11 +596,7 @@ async fn what_the_broker_deleted_is_told() {
     open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["1", "2", "3", "4", "5"]).await;
     broker.close(PATIENCE).await.unwrap();
-    let (host, port) = url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
-        .create()
-        .unwrap();
+    let admin = admin(&url_with(""));
     let mut kept = TopicPartitionList::new();
     kept.add_partition_offset(&topic, 0, Offset::Offset(3)).unwrap();
     admin.delete_records(&kept, &AdminOptions::new()).await.unwrap();

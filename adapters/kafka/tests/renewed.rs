@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use postrider_contract::{Broker, Event, Spec};
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use support::fence::Cluster;
 use support::own::OwnBroker;
-use support::{Listener, PATIENCE, client, open, publish, spec, text, unique};
+use support::{Listener, PATIENCE, admin, client, delete_topic, open, publish, spec, text, unique};
 
 const FORMER: [&str; 3] = ["a", "b", "c"];
 /// More than were in the former topic: the position there is one in this, too.
@@ -27,9 +26,8 @@ fn settings(own: &OwnBroker) -> ClientConfig {
 
 /// Deletes a topic of one partition and makes it again, with messages.
 async fn renew(own: &OwnBroker, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = settings(own).create().unwrap();
-    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
-    deleted.unwrap().remove(0).unwrap();
+    let admin = admin(&own.url_with(""));
+    delete_topic(&admin, topic).await;
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
     let deadline = Instant::now() + PATIENCE;
     loop {

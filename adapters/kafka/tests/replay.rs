@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use postrider_contract::names;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use support::{PATIENCE, connect, dead_of, open, publish, spec, unique, url_with};
+use support::{PATIENCE, admin, connect, dead_of, delete_topic, open, publish, spec, unique, url_with};
 
 /// What the first partition of a topic holds.
 fn extent(topic: &str) -> (i64, i64) {
@@ -70,14 +69,9 @@ async fn replays_go_on_without_what_was_noted() {
     let mut dead = broker.dead_letters(&dead_topic, &topic, "g");
     let all = dead.browse(None, 100).await.unwrap();
     dead.replay(&[all[0].id.clone()]).await.remove(0).unwrap();
-    let (host, port) = url_with("").hosts[0].clone();
-    let admin: AdminClient<_> = ClientConfig::new()
-        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
-        .create()
-        .unwrap();
+    let admin = admin(&url_with(""));
     let notes = format!("{dead_topic}.resolved.inbox");
-    let deleted = admin.delete_topics(&[notes.as_str()], &AdminOptions::new()).await;
-    deleted.unwrap().remove(0).unwrap();
+    delete_topic(&admin, &notes).await;
     dead.replay(&[all[1].id.clone()]).await.remove(0).unwrap();
     assert_eq!(listener.drain(2, PATIENCE).await.len(), 2);
     let left = dead.browse(None, 100).await.unwrap();

@@ -79,7 +79,7 @@ pub(crate) struct Marks {
     /// The broker has it that what lies below was delivered.
     confirmed: i64,
     /// It is to be told so up to here.
-    pub(crate) wanted: i64,
+    wanted: i64,
     /// From this position on, messages are delivered unmarked.
     until: i64,
 }

@@ -12,6 +12,9 @@ use postrider_contract::{
     Broker, BrokerUrl, Client, Delivery, Event, Message, Order, Outgoing, Receiver, Settled, Settlement,
     Settler, Sharing, Source, Spec, Start, Subscription, Token, Topology, Verdict, names,
 };
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -49,6 +52,20 @@ pub async fn connect_with(options: &str) -> Arc<dyn Broker> {
 }
 
 /// One more instance.
+/// A client for administration of the cluster at this URL.
+pub fn admin(url: &BrokerUrl) -> AdminClient<DefaultClientContext> {
+    let (host, port) = &url.hosts[0];
+    ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .create()
+        .unwrap()
+}
+
+pub async fn delete_topic(admin: &AdminClient<DefaultClientContext>, topic: &str) {
+    let deleted = admin.delete_topics(&[topic], &AdminOptions::new()).await;
+    deleted.unwrap().remove(0).unwrap();
+}
+
 pub fn client(application: &str) -> Client {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     log();
