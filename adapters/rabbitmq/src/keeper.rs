@@ -177,18 +177,19 @@ fn lift<'a>(
                 while subscribed.shared.quarantine.is_on() {
                     sleep(quarantine::SOUND).await;
                 }
+                comes_to_calm(subscribed).await;
             } else if alone {
                 sleep(quarantine::SOUND).await;
             } else {
                 subscribed.prefetch.could_be_twice(overdue).await;
                 // The channel is not closed for this under what is unsettled.
-                if subscribed.is_ordered() && timeout(CALM, settled(subscribed, GLANCE)).await.is_err() {
+                if subscribed.is_ordered() && !comes_to_calm(subscribed).await {
                     continue;
                 }
                 subscribed.prefetch.double();
             }
             if subscribed.is_ordered() {
-                close_in_calm(subscribed, &channel).await;
+                let _ = answer(&channel, channel.close(200, "OK".into())).await;
                 break;
             }
             alone = false;
@@ -218,10 +219,9 @@ async fn take_over(
     consume(subscribed, channel, queue).await
 }
 
-/// Closes a channel where nothing is unsettled on it, or after a while.
-async fn close_in_calm(subscribed: &Subscribed, channel: &Channel) {
-    let _ = timeout(CALM, settled(subscribed, GLANCE)).await;
-    let _ = answer(channel, channel.close(200, "OK".into())).await;
+/// Waits a while for a moment in which nothing is unsettled; whether it came.
+async fn comes_to_calm(subscribed: &Subscribed) -> bool {
+    timeout(CALM, settled(subscribed, GLANCE)).await.is_ok()
 }
 
 /// Closes the channel of a paused subscription that keeps order, once nothing of it is unsettled: what was fetched goes back,
