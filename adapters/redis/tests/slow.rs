@@ -24,17 +24,18 @@ async fn plan(broker: &Arc<dyn Broker>, spec: &Spec) {
     broker.plan(specs, Topology::Declare).await.unwrap();
 }
 
+/// It was ready once, and nothing else was told.
+fn nothing_broke(open: &Open) {
+    let told = open.news.iter().filter(|news| *news != "Deliveries");
+    assert_eq!(told.count(), 1, "{:?}", open.news);
+}
+
 /// All arrive, delivered so often before, and nothing breaks on the way.
 async fn all_arrive(broker: &Arc<dyn Broker>, spec: Spec, redeliveries: Option<u32>) {
     let mut open = open(broker, spec).await;
     let got = open.receive(MESSAGES).await;
     assert!(got.iter().all(|one| one.redeliveries == redeliveries));
-    assert_eq!(
-        open.news.iter().filter(|news| *news != "Deliveries").count(),
-        1,
-        "{:?}",
-        open.news
-    );
+    nothing_broke(&open);
 }
 
 #[tokio::test]
@@ -72,12 +73,7 @@ async fn large_messages_arrive_at_everybody() {
     detour.slow(RATE);
     publish_all(&own, &topic).await;
     assert_eq!(open.receive(MESSAGES).await.len(), MESSAGES);
-    assert_eq!(
-        open.news.iter().filter(|news| *news != "Deliveries").count(),
-        1,
-        "{:?}",
-        open.news
-    );
+    nothing_broke(&open);
 }
 
 /// What a former process of the name had been delivered is claimed.
