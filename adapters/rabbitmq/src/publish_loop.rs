@@ -29,7 +29,8 @@ struct Open {
     batch: Batch,
     answers: Vec<Option<Answer>>,
     missing: usize,
-    sent: bool,
+    /// How many were sent, from the first.
+    sent: usize,
 }
 
 pub(crate) struct PublishLoop {
@@ -39,7 +40,7 @@ pub(crate) struct PublishLoop {
     connecting: Option<BoxFuture<'static, Result<Session, Error>>>,
     open: HashMap<u64, Open>,
     next_batch: u64,
-    /// Batches that have not been sent.
+    /// Batches that have not been sent, or of the first not all.
     waiting: VecDeque<u64>,
     /// Batches in the order of their deadlines, which is the order they came in.
     deadlines: VecDeque<u64>,
@@ -110,8 +111,8 @@ impl PublishLoop {
                         Err(error) => self.unreachable(error),
                     }
                 }
-                // Blocked, unblocked or broken: the next round looks.
-                () = news(self.session.as_mut()) => {}
+                // Blocked, unblocked or broken, or there is room for more: the next round looks.
+                () = news(self.session.as_mut(), !self.waiting.is_empty()) => {}
                 () = async { match deadline { Some(at) => sleep_until(at).await, None => pending().await } } => {
                     self.expire();
                 }
@@ -127,7 +128,7 @@ impl PublishLoop {
                 let open = Open {
                     answers: (0..count).map(|_| None).collect(),
                     missing: count,
-                    sent: false,
+                    sent: 0,
                     batch,
                 };
                 self.open.insert(self.next_batch, open);
@@ -160,16 +161,19 @@ impl PublishLoop {
             ));
             return;
         }
-        let channel = session.channel.clone();
-        while let Some(number) = self.waiting.pop_front() {
+        let (channel, unwritten) = (session.channel.clone(), session.unwritten.clone());
+        while let Some(&number) = self.waiting.front() {
             let Some(open) = self.open.get_mut(&number) else {
+                self.waiting.pop_front();
                 continue;
             };
-            open.sent = true;
-            for (index, parcel) in std::mem::take(&mut open.batch.parcels).into_iter().enumerate() {
+            let parcels = &mut open.batch.parcels;
+            while unwritten.has_room()
+                && let Some(parcel) = parcels.next()
+            {
                 let slot = Slot {
                     batch: number,
-                    index,
+                    index: open.sent,
                     exchange: parcel.exchange.clone(),
                     routing_key: parcel.routing_key.clone(),
                     mark: parcel.mark.clone(),
@@ -179,8 +183,10 @@ impl PublishLoop {
                     returned: false,
                     given_up: false,
                 };
+                open.sent += 1;
+                let writing = unwritten.add(slot.size());
                 let flight = self.flights.add(slot);
-                let mut future: Flight = Box::pin(fly(channel.clone(), parcel, flight));
+                let mut future: Flight = Box::pin(fly(channel.clone(), parcel, writing, flight));
                 // The first poll queues the frames, so that the order on the wire is this order. It is never ready then,
                 // except on a channel that has just broken.
                 if let std::task::Poll::Ready(landed) = poll!(future.as_mut()) {
@@ -188,6 +194,14 @@ impl PublishLoop {
                 }
                 self.flying.push(future);
             }
+            if !parcels.as_slice().is_empty() {
+                self.last_error = Some(Error::new(
+                    ErrorKind::Unavailable,
+                    "RabbitMQ does not read what was sent before",
+                ));
+                return;
+            }
+            self.waiting.pop_front();
         }
     }
 
@@ -270,7 +284,7 @@ impl PublishLoop {
     fn unreachable(&mut self, error: Error) {
         if error.kind() != ErrorKind::Unavailable {
             for number in std::mem::take(&mut self.waiting) {
-                self.answer_all(number, &error);
+                self.answer_unsent(number, &error);
             }
         }
         self.last_error = Some(error);
@@ -280,33 +294,27 @@ impl PublishLoop {
         let Some(number) = self.deadlines.pop_front() else {
             return;
         };
-        let Some(open) = self.open.get(&number) else {
-            return;
-        };
-        if open.sent {
-            let error = Error::new(
-                ErrorKind::Unconfirmed,
-                "no confirm came within `publish_timeout`: it may or may not be there; send it again under the same id",
-            );
-            // Each under its own id.
-            for (index, id, size) in self.flights.give_up(number) {
-                self.given_up += size;
-                self.settle(number, index, Err(with_id(&error, id)));
-            }
-            if self.given_up > MOST_GIVEN_UP {
-                self.begin_anew();
-            }
-        } else {
-            self.waiting.retain(|waiting| *waiting != number);
-            let why = self
-                .last_error
-                .clone()
-                .map_or_else(String::new, |error| format!(": {error}"));
-            let error = Error::new(
-                ErrorKind::Unavailable,
-                format!("it could not be sent within `publish_timeout`{why}"),
-            );
-            self.answer_all(number, &error);
+        self.waiting.retain(|waiting| *waiting != number);
+        let why = self
+            .last_error
+            .clone()
+            .map_or_else(String::new, |error| format!(": {error}"));
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            format!("it could not be sent within `publish_timeout`{why}"),
+        );
+        self.answer_unsent(number, &error);
+        let error = Error::new(
+            ErrorKind::Unconfirmed,
+            "no confirm came within `publish_timeout`: it may or may not be there; send it again under the same id",
+        );
+        // Each under its own id.
+        for (index, id, size) in self.flights.give_up(number) {
+            self.given_up += size;
+            self.settle(number, index, Err(with_id(&error, id)));
+        }
+        if self.given_up > MOST_GIVEN_UP {
+            self.begin_anew();
         }
     }
 
@@ -330,9 +338,9 @@ impl PublishLoop {
         }
     }
 
-    fn answer_all(&mut self, number: u64, error: &Error) {
-        let count = self.open.get(&number).map_or(0, |open| open.answers.len());
-        for index in 0..count {
+    fn answer_unsent(&mut self, number: u64, error: &Error) {
+        let unsent = self.open.get(&number).map(|open| open.sent..open.answers.len());
+        for index in unsent.into_iter().flatten() {
             self.settle(number, index, Err(error.clone()));
         }
     }
@@ -354,13 +362,13 @@ async fn connected(
     }
 }
 
-async fn news(session: Option<&mut Session>) {
-    match session {
-        Some(session) => {
-            if session.events.next().await.is_none() {
-                pending::<()>().await;
-            }
-        }
-        None => pending().await,
+async fn news(session: Option<&mut Session>, more: bool) {
+    let Some(session) = session else {
+        return pending().await;
+    };
+    tokio::select! {
+        Some(_) = session.events.next() => {}
+        () = session.unwritten.room(), if more => {}
+        else => pending().await,
     }
 }

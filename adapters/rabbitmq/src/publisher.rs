@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec;
 
 use postrider_contract::{Error, ErrorKind, Receipt};
 use tokio::sync::{mpsc, oneshot};
@@ -19,7 +20,7 @@ pub(crate) type Answer = Result<Receipt, Error>;
 
 /// A batch on its way to the loop.
 pub(crate) struct Batch {
-    pub(crate) parcels: Vec<Parcel>,
+    pub(crate) parcels: vec::IntoIter<Parcel>,
     pub(crate) deadline: Instant,
     pub(crate) answer: oneshot::Sender<Vec<Answer>>,
 }
@@ -55,7 +56,7 @@ impl Publisher {
         }
         let (answer, answered) = oneshot::channel();
         let batch = Batch {
-            parcels,
+            parcels: parcels.into_iter(),
             deadline: Instant::now() + self.timeout,
             answer,
         };

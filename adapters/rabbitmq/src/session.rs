@@ -2,12 +2,14 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::stream::{BoxStream, StreamExt};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
 use postrider_contract::Error;
+use tokio::sync::Notify;
 
 use crate::fault;
 use crate::line::{answer, open_channel};
@@ -23,6 +25,53 @@ pub(crate) struct Session {
     pub(crate) live: Live,
     pub(crate) channel: Channel,
     pub(crate) events: BoxStream<'static, lapin::Event>,
+    pub(crate) unwritten: Arc<Unwritten>,
+}
+
+/// What the client library was given and has not written to the connection. It keeps copies of all of it, so beyond some
+/// it only costs memory.
+#[derive(Default)]
+pub(crate) struct Unwritten {
+    bytes: AtomicUsize,
+    less: Notify,
+}
+
+impl Unwritten {
+    const MOST: usize = 1 << 20;
+
+    /// Whether it may be given more.
+    pub(crate) fn has_room(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) < Self::MOST
+    }
+
+    /// Waits until much of it is written.
+    pub(crate) async fn room(&self) {
+        self.less.notified().await;
+    }
+
+    pub(crate) fn add(self: &Arc<Self>, bytes: usize) -> Writing {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Writing {
+            of: self.clone(),
+            bytes,
+        }
+    }
+}
+
+/// One publish that is not written yet.
+pub(crate) struct Writing {
+    of: Arc<Unwritten>,
+    bytes: usize,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let before = self.of.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let low = Unwritten::MOST / 2;
+        if before >= low && before - self.bytes < low {
+            self.of.less.notify_one();
+        }
+    }
 }
 
 impl Session {
@@ -58,11 +107,17 @@ pub(crate) async fn open_session(
         live,
         channel,
         events,
+        unwritten: Arc::default(),
     })
 }
 
 /// Publishes, and waits for the confirm.
-pub(crate) async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, lapin::Result<Confirmation>) {
+pub(crate) async fn fly(
+    channel: Channel,
+    parcel: Parcel,
+    writing: Writing,
+    flight: u64,
+) -> (u64, lapin::Result<Confirmation>) {
     let options = BasicPublishOptions {
         mandatory: true,
         ..BasicPublishOptions::default()
@@ -83,7 +138,7 @@ pub(crate) async fn fly(channel: Channel, parcel: Parcel, flight: u64) -> (u64, 
         .basic_publish(exchange, routing_key, options, &payload, properties)
         .await;
     // A confirm may be long in coming.
-    drop(payload);
+    drop((payload, writing));
     let result = match sent {
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),

@@ -191,6 +191,47 @@ async fn a_confirm_that_never_comes_is_unconfirmed() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// A broker that reads nothing: what the client library would only keep is not given to it, and was never sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_does_not_read_is_held_back() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=2s")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("before")).await;
+    let before = sub.one().await;
+    sub.ack(&before).await;
+    own.verb("pause");
+    let batch = (0..1000).map(|_| Outgoing::to_topic("t", Message::new(vec![b'x'; 64_000])));
+    let answers = broker.publish(batch.collect()).await;
+    own.verb("resume");
+    let kinds: Vec<ErrorKind> = answers
+        .iter()
+        .map(|answer| answer.as_ref().unwrap_err().kind())
+        .collect();
+    let sent = kinds.partition_point(|kind| *kind == ErrorKind::Unconfirmed);
+    println!("{sent} were sent");
+    assert!((1..1000).contains(&sent), "{sent}");
+    assert!(kinds[sent..].iter().all(|kind| *kind == ErrorKind::Unavailable));
+    let text = answers[sent].as_ref().unwrap_err().to_string();
+    assert!(text.contains("does not read"), "{text}");
+    let deadline = Instant::now() + PATIENCE;
+    while send(&broker, "after").await != Ok(true) {
+        assert!(Instant::now() < deadline, "publishing goes on");
+    }
+    // Nothing of what was held back comes after all.
+    let mut came = 0;
+    loop {
+        let next = sub.one().await;
+        sub.ack(&next).await;
+        if next.message.headers.get_str("message-id") == Some("after") {
+            break;
+        }
+        came += 1;
+    }
+    assert_eq!(came, sent);
+    broker.close(PATIENCE).await.unwrap();
+}
+
 /// A queue that has lost its majority: the broker confirms nothing and at last reads nothing. What is published again and
 /// again must not fill the memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
