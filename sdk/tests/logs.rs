@@ -127,6 +127,23 @@ async fn what_middleware_does_not_wrap_is_told() {
     );
 }
 
+/// Also where nothing is counted.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_receives_is_told_once_for_each_topic() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let app = TestApp::start(|app| app.metrics(false).listen(listeners![ship])).await;
+    for stock in ["7", "8"] {
+        app.deliver_to("log.stock", RawMessage::new(stock)).await;
+    }
+    app.stop().await;
+    let lines = log.lines("nobody receives this topic");
+    assert!(
+        lines.len() == 2 && lines[0].contains("log.mail") && lines[1].contains("log.shipment"),
+        "{lines:#?}"
+    );
+}
+
 #[tokio::test(start_paused = true)]
 async fn log_lines_carry_topic_group_message_id_and_attempt() {
     let log = Log::default();

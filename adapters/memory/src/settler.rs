@@ -101,10 +101,12 @@ impl MemorySettler {
         let admitted = emit.iter().try_for_each(admit);
         let answer = match admitted {
             Ok(()) => {
-                for (outgoing, &route) in emit.into_iter().zip(&routes) {
-                    state.place(outgoing, route);
+                let placed = emit.into_iter().zip(&routes);
+                let done = Settled::done(placed.map(|(outgoing, &route)| state.place(outgoing, route)));
+                match self.acknowledge(state, token) {
+                    Settled::Done => Ok(done),
+                    other => Ok(other),
                 }
-                Ok(self.acknowledge(state, token))
             }
             Err(refusal) => {
                 let verdict = Verdict::Ack { emit };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use postrider_contract::{Error, ErrorKind, Outgoing, Settled, Settlement, Settler, Token, Verdict};
+use postrider_contract::{Error, ErrorKind, Outgoing, Receipt, Settled, Settlement, Settler, Token, Verdict};
 
 use crate::outgoing::parcel;
 use crate::publisher::Answer;
@@ -82,19 +82,25 @@ impl Settler for RabbitSettler {
                 .cloned()
                 .collect();
             let mut published = self.publish(&copies).await.into_iter();
+            let mut acks = Vec::with_capacity(copying.len());
             let mut done = Vec::with_capacity(copying.len());
             for (n, settlement) in copying {
-                let failed: Option<Error> = published
-                    .by_ref()
-                    .take(emitted(&settlement).len())
-                    .filter_map(Result::err)
-                    .reduce(|first, _| first);
-                match failed {
-                    Some(error) => answers[n] = Some(Settled::Failed(settlement, error)),
-                    None => done.push((n, (settlement.token, true))),
+                // All of them are taken, also behind one that failed.
+                let own: Vec<Answer> = published.by_ref().take(emitted(&settlement).len()).collect();
+                match own.into_iter().collect::<Result<Vec<Receipt>, Error>>() {
+                    Err(error) => answers[n] = Some(Settled::Failed(settlement, error)),
+                    Ok(receipts) => {
+                        acks.push((n, (settlement.token, true)));
+                        done.push((n, Settled::done(receipts)));
+                    }
                 }
             }
-            self.tell(&done, &mut answers);
+            self.tell(&acks, &mut answers);
+            for (n, done) in done {
+                if let Some(answer @ Settled::Done) = &mut answers[n] {
+                    *answer = done;
+                }
+            }
         }
         out.extend(answers.into_iter().map(|answer| answer.unwrap_or(Settled::Stale)));
     }

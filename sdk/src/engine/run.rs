@@ -250,16 +250,28 @@ fn give_back(work: &Work) {
     }
 }
 
-/// What handlers publish with their acknowledgement, each with the place of that among the verdicts. Not retries and dead
-/// letters: those are counted as such.
-fn published(work: &Work, verdicts: &Verdicts, into: &mut Vec<(Arc<TopicMeter>, usize)>) {
+/// Something that a handler publishes with its acknowledgement.
+struct Emitted {
+    meter: Arc<TopicMeter>,
+    /// Of the acknowledgement among the verdicts.
+    index: usize,
+    /// Among what that emits.
+    place: usize,
+}
+
+/// What handlers publish. Not retries and dead letters: those are counted as such.
+fn published(work: &Work, verdicts: &Verdicts, into: &mut Vec<Emitted>) {
     for (index, settlement) in verdicts.batch.iter().enumerate() {
         if let Verdict::Ack { emit } = &settlement.verdict
             && !emit.is_empty()
             && verdicts.whats[index] == What::Handled
         {
             let sent = work.scope.publisher.sent();
-            into.extend(emit.iter().map(|outgoing| (sent.to(&outgoing.to), index)));
+            into.extend(emit.iter().enumerate().map(|(place, outgoing)| Emitted {
+                meter: sent.to(&outgoing.to),
+                index,
+                place,
+            }));
         }
     }
 }
@@ -311,11 +323,12 @@ async fn settle(work: &Work, settler: &dyn Settler) {
             .await;
         let took = begin.elapsed();
         verdicts.batch.clear();
-        for (meter, _) in emitted
-            .drain(..)
-            .filter(|&(_, index)| matches!(answers.get(index), Some(Settled::Done)))
-        {
-            meter.confirmed(1);
+        for Emitted { meter, index, place } in emitted.drain(..) {
+            match answers.get(index) {
+                Some(Settled::Done) => meter.confirmed(true),
+                Some(Settled::Unreceived(places)) => meter.confirmed(!places.contains(&place)),
+                _ => {}
+            }
         }
         let mut reason = None;
         let mut tally = Tally::default();

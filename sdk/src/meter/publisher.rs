@@ -60,9 +60,6 @@ impl Sent {
         let Address::Topic(topic) = address else {
             return self.others.clone();
         };
-        if !self.exports {
-            return self.others.clone();
-        }
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = topics.get(topic) {
             return known.clone();
@@ -76,7 +73,7 @@ impl Sent {
         } else {
             OTHERS.into()
         };
-        let meter = || Arc::new(TopicMeter::new(self.system, label.clone(), true));
+        let meter = || Arc::new(TopicMeter::new(self.system, label.clone(), self.exports));
         topics.entry(label.clone()).or_insert_with(meter).clone()
     }
 
@@ -109,23 +106,21 @@ impl TopicMeter {
         }
     }
 
-    /// So many were confirmed.
-    pub(crate) fn confirmed(&self, count: u64) {
-        self.sent.increment(count);
+    /// One was confirmed, whether somebody receives it or not.
+    pub(crate) fn confirmed(&self, is_received: bool) {
+        self.sent.increment(1);
+        if !is_received {
+            self.unreceived.increment(1);
+            if !self.is_told.swap(true, Ordering::Relaxed) {
+                tracing::warn!(topic = %self.topic, "nobody receives this topic: what is sent to it is gone");
+            }
+        }
     }
 
     /// What became of one.
     pub(crate) fn count(&self, answer: &Result<Receipt, Error>) {
         match answer {
-            Ok(receipt) => {
-                self.sent.increment(1);
-                if !receipt.received {
-                    self.unreceived.increment(1);
-                    if self.exports && !self.is_told.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(topic = %self.topic, "nobody receives this topic: what is sent to it is gone");
-                    }
-                }
-            }
+            Ok(receipt) => self.confirmed(receipt.received),
             Err(error) => self.failed(error.kind()),
         }
     }

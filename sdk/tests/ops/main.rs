@@ -240,6 +240,45 @@ async fn publishes_are_counted_by_how_they_ended() {
     running.shutdown().await.unwrap();
 }
 
+#[derive(Message, Serialize)]
+#[message(topic = "ops.answer")]
+struct Answer {
+    to: u64,
+}
+
+#[listener(topic = "ops.ask", publish = "ops.answer")]
+async fn answer(question: Json<u64>) -> Answer {
+    Answer { to: question.0 }
+}
+
+/// A misspelt topic, or one whose listener is not deployed yet.
+#[tokio::test]
+async fn what_a_listener_publishes_to_nobody_is_counted() {
+    let app = App::new("memory://ops-unreceived").unwrap().name("unreceived");
+    let running = app
+        .ops("0")
+        .unwrap()
+        .listen(listeners![answer])
+        .start()
+        .await
+        .unwrap();
+    running.ready().await.unwrap();
+    let publisher = running.publisher();
+    for question in 0..3_u64 {
+        publisher.topic("ops.ask").send_json(&question).await.unwrap();
+    }
+    until(async || running.status()[0].counts.handled == 3).await;
+    let (_, metrics) = get(running.ops_address().unwrap(), "/metrics").await;
+    for name in [
+        "messaging_client_sent_messages_total",
+        "postrider_unreceived_total",
+    ] {
+        let counted = value(&metrics, name, &["messaging_destination_name=\"ops.answer\""]);
+        assert_eq!(counted, Some(3.0), "{name}:\n{metrics}");
+    }
+    running.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn readiness_says_which_listener_does_not_receive() {
     let running = start("readiness", &open()).await;

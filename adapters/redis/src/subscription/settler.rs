@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::future::{join, join_all};
-use postrider_contract::{Error, Outgoing, Settled, Settlement, Settler, Token, Verdict};
+use postrider_contract::{Error, Outgoing, Receipt, Settled, Settlement, Settler, Token, Verdict};
 use redis::Value;
 use tokio::time::Instant;
 
@@ -38,6 +38,8 @@ pub(crate) struct Item {
     pub(crate) place: Place,
     /// What must be confirmed first.
     pub(crate) emit: Vec<Outgoing>,
+    /// What became of it.
+    pub(crate) receipts: Vec<Receipt>,
 }
 
 #[async_trait]
@@ -68,6 +70,7 @@ impl Settler for TableSettler {
                 token,
                 place,
                 emit,
+                receipts: Vec::new(),
             };
             if item.emit.is_empty() {
                 acks.push(item);
@@ -135,9 +138,13 @@ impl TableSettler {
             // What was confirmed is not sent again when the rest is tried again.
             let (mut left, mut why) = (Vec::new(), None);
             for outgoing in item.emit.drain(..) {
-                if let Some(Err(error)) = receipts.next() {
-                    left.push(outgoing);
-                    why = Some(error);
+                match receipts.next() {
+                    Some(Err(error)) => {
+                        left.push(outgoing);
+                        why = Some(error);
+                    }
+                    Some(Ok(receipt)) => item.receipts.push(receipt),
+                    None => {}
                 }
             }
             item.emit = left;
@@ -149,7 +156,7 @@ impl TableSettler {
     }
 
     async fn acknowledge(&self, items: Vec<Item>) -> Vec<Outcome> {
-        let done = |item: Item| (item.index, item.token, Settled::Done);
+        let done = |item: Item| (item.index, item.token, Settled::done(item.receipts));
         if items.is_empty() || self.broadcast {
             return items.into_iter().map(done).collect();
         }

@@ -1,6 +1,6 @@
 //! What a publisher is told.
 
-use postrider_contract::{ErrorKind, Message, Outgoing};
+use postrider_contract::{ErrorKind, Message, Outgoing, Settled, Verdict};
 
 use crate::Run;
 use crate::kit::{assert_each_once, kind, numbered, numbered_for, spec};
@@ -10,7 +10,7 @@ pub async fn nobody_receives(run: Run) {
     let (nobody, somebody) = (run.topic("nobody"), run.topic("somebody"));
     let instance = run.connect().await;
     let tells = instance.broker.capabilities().knows_receivers;
-    let [_sub] = instance.open([spec(&somebody, "g")]).await;
+    let [mut sub] = instance.open([spec(&somebody, "g")]).await;
     let receipts = instance.publish(numbered_for(&nobody, 0..1)).await;
     assert_eq!(
         receipts[0].received, !tells,
@@ -37,6 +37,16 @@ pub async fn nobody_receives(run: Run) {
             "a broker that cannot tell does not pretend: {to_nobody:?}"
         );
     }
+    // What goes with an acknowledgement is no different.
+    let delivery = sub.one().await;
+    let emit = [&nobody, &somebody, &nobody].map(|topic| Outgoing::to_topic(topic.clone(), numbered(1)));
+    let verdict = Verdict::Ack { emit: emit.into() };
+    match sub.settle([(delivery.token, verdict)]).await.remove(0) {
+        Settled::Unreceived(places) if tells => assert_eq!(places, [0, 2]),
+        Settled::Done if !tells => {}
+        other => panic!("emitted to nobody, which the broker can tell: {tells}, settled as {other:?}"),
+    }
+    sub.handle(1).await;
     instance.close().await;
 }
 
