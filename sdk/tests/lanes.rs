@@ -208,3 +208,41 @@ async fn a_drain_deadline_may_be_for_ever() {
     let running = app.listen(listeners![long_winded]).start().await.unwrap();
     running.shutdown().await.unwrap();
 }
+
+#[derive(Message, Serialize)]
+#[message(topic = "order.packed")]
+struct Packed {
+    id: u32,
+}
+
+/// Publishes for the first alone.
+#[listener(topic = "order.created", publish = "order.packed")]
+async fn packs(order: Order) -> Option<Packed> {
+    (order.id == 0).then_some(Packed { id: order.id })
+}
+
+#[listener(topic = "order.packed")]
+async fn ships(_: Bytes) {}
+
+/// Such as one to a partition that has no leader.
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_not_confirmed_holds_up_no_other_acknowledgement() {
+    let url = format!("memory://{}?capacity=10", uuid::Uuid::now_v7().simple());
+    let app = postrider::App::new(&url).unwrap();
+    let running = app.listen(listeners![packs, ships]).start().await.unwrap();
+    running.ready().await.unwrap();
+    assert!(running.pause("ships"));
+    sleep(Duration::from_millis(10)).await;
+    let full = running.publisher();
+    for id in 0..10 {
+        full.topic("order.packed").send_json(&id).await.unwrap();
+    }
+    let begin = Instant::now();
+    send(&running, "k", 0..500).await;
+    until(&running, |packs| packs.counts.handled == 499).await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(running.status()[0].in_flight, 1);
+    assert!(running.resume("ships"));
+    until(&running, |packs| packs.counts.handled == 500).await;
+    running.shutdown().await.unwrap();
+}

@@ -2,6 +2,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::settles::Kind;
 use crate::middleware::Change;
 
 /// How a listener is.
@@ -29,8 +30,8 @@ pub(crate) struct Health {
     breaker: Mutex<Change>,
     /// Why the marks of what was handled cannot be looked at.
     marks: Mutex<Option<String>>,
-    /// Why verdicts cannot be carried out.
-    settling: Mutex<Option<String>>,
+    /// Why verdicts of each [`Kind`] cannot be carried out.
+    settling: [Mutex<Option<String>>; 2],
     /// Why what a handler publishes is not confirmed, where that goes before its mark.
     publishing: Mutex<Option<String>>,
 }
@@ -43,7 +44,7 @@ impl Health {
             last_error: Mutex::default(),
             breaker: Mutex::default(),
             marks: Mutex::default(),
-            settling: Mutex::default(),
+            settling: Default::default(),
             publishing: Mutex::default(),
         }
     }
@@ -72,7 +73,10 @@ impl Health {
         let reason =
             |held: &Mutex<Option<String>>| held.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let open = || self.last_change().open.clone();
-        let held = reason(&self.settling)
+        let held = self
+            .settling
+            .iter()
+            .find_map(reason)
             .or_else(|| reason(&self.publishing))
             .or_else(|| reason(&self.marks))
             .or_else(open);
@@ -119,11 +123,14 @@ impl Health {
     }
 
     /// Verdicts cannot be carried out, or can again.
-    pub(crate) fn settling(&self, reason: Option<String>) {
+    pub(crate) fn settling(&self, kind: Kind, reason: Option<String>) {
         if let Some(reason) = &reason {
             self.note_error(reason);
         }
-        *self.settling.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        let mut settling = self.settling[kind as usize]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *settling = reason;
     }
 
     /// What a handler publishes is not confirmed, or is now.

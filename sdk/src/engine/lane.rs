@@ -13,7 +13,7 @@ use self::alone::Alone;
 pub(super) use self::many::many;
 use super::Work;
 use super::queue::{Kept, Queue};
-use super::settles::Verdicts;
+use super::settles::{Sorted, Verdicts};
 use crate::contract::{Delivery, Error, Outgoing, Token, Verdict, names};
 use crate::listener::{AckMode, Acker, Context, HandlerError, Outcome, Reason, Single, Sink};
 use crate::meter::{Stopwatch, What};
@@ -32,7 +32,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         work: &work,
         queue: &work.queues[queue],
         chunk: VecDeque::new(),
-        verdicts: Verdicts::default(),
+        verdicts: Sorted::default(),
         stopwatch: Stopwatch::new(&work.meter),
         attempts: 0,
         alone: None,
@@ -65,7 +65,7 @@ struct Lane<'a> {
     work: &'a Arc<Work>,
     queue: &'a Queue,
     chunk: VecDeque<Delivery>,
-    verdicts: Verdicts,
+    verdicts: Sorted,
     stopwatch: Stopwatch,
     /// Attempts that came to an outcome and are not counted yet.
     attempts: u64,
@@ -129,7 +129,7 @@ impl Lane<'_> {
                 let is_emitting = Verdicts::is_emitting(what, &verdict);
                 self.verdicts.add(cx.delivery.token, what, verdict);
                 if is_emitting && let Some(cx) = place.take() {
-                    self.verdicts.emitting.push((cx.delivery, attempt));
+                    self.verdicts.publishes(cx.delivery, attempt);
                 }
             }
             Decision::Hold(hold) => keep(work, self.queue, cx.delivery.clone(), hold),

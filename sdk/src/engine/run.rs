@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::lane::refused;
-use super::settles::Verdicts;
+use super::settles::{Kind, Verdicts};
 use super::{Lane, ListenerState, Work};
 use crate::contract::{
     Backoff, Delivery, Error, ErrorKind, Event, Receiver, Settled, Settlement, Settler, Subscription, Verdict,
@@ -41,7 +41,8 @@ pub(crate) async fn run(
         work.settles.close();
     };
     let settling = async {
-        settle(&work, &*settler).await;
+        let settle = |kind| settle(&work, &*settler, kind);
+        tokio::join!(settle(Kind::Plain), settle(Kind::Emitting));
         settled.cancel();
     };
     let (result, (), ()) = tokio::join!(receiving, working, settling);
@@ -276,8 +277,8 @@ fn published(work: &Work, verdicts: &Verdicts, into: &mut Vec<Emitted>) {
     }
 }
 
-/// Carries verdicts to the broker, all that have arrived at once, and tries again what it could not carry out.
-async fn settle(work: &Work, settler: &dyn Settler) {
+/// Carries verdicts of a kind to the broker, all that have arrived at once, and tries again what it could not carry out.
+async fn settle(work: &Work, settler: &dyn Settler, kind: Kind) {
     let (mut verdicts, mut answers) = (Verdicts::default(), Vec::new());
     let mut tokens = Vec::new();
     let mut emitted = Vec::new();
@@ -285,7 +286,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
     let mut failed_emitting: Vec<(Delivery, u32)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
     loop {
-        let open = work.settles.take(&mut verdicts);
+        let open = work.settles.take(kind, &mut verdicts);
         if again.is_some_and(|at| at <= Instant::now()) {
             again = None;
             for (Settlement { token, verdict }, what) in failed.drain(..) {
@@ -299,7 +300,7 @@ async fn settle(work: &Work, settler: &dyn Settler) {
                 return;
             }
             tokio::select! {
-                () = work.settles.arrived.notified(), if open => {}
+                () = work.settles.arrived(kind), if open => {}
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
                 () = work.cut_off.cancelled(), if !open => {}
             }
@@ -373,11 +374,11 @@ async fn settle(work: &Work, settler: &dyn Settler) {
                 failures += 1;
                 again = Some(Instant::now() + RESETTLE.wait(failures));
                 tracing::warn!(listener = %work.scope.listener, failures, "could not settle, will try again: {error}");
-                work.health.settling(Some(error.to_string()));
+                work.health.settling(kind, Some(error.to_string()));
             }
             None if failures > 0 && failed.is_empty() => {
                 failures = 0;
-                work.health.settling(None);
+                work.health.settling(kind, None);
             }
             None => {}
         }

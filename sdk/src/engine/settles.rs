@@ -10,14 +10,51 @@ use crate::meter::What;
 /// Collects verdicts until the settling side takes them all at once.
 pub(crate) struct Settles {
     inner: Mutex<Inner>,
-    /// Verdicts came, or no more will.
-    pub(crate) arrived: Notify,
+    /// Verdicts of each [`Kind`] came, or no more will.
+    arrived: [Notify; 2],
     /// Room for more deliveries came.
     pub(crate) freed: Notify,
     /// Whether single tokens are remembered, to extend their leases.
     leased: bool,
     /// Whether `Inner::revoked` has anything, for those who need not lock then.
     any_revoked: AtomicBool,
+}
+
+/// What has a call to the adapter of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Acknowledgements that emit nothing, and releases.
+    Plain,
+    /// What is published and confirmed first: that may take long, and holds up nothing else.
+    Emitting,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::Plain, Self::Emitting];
+
+    #[inline]
+    fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Ack { emit } if !emit.is_empty() => Self::Emitting,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Verdicts by their [`Kind`].
+#[derive(Default)]
+pub(crate) struct Sorted([Verdicts; 2]);
+
+impl Sorted {
+    #[inline]
+    pub(crate) fn add(&mut self, token: Token, what: What, verdict: Verdict) {
+        self.0[Kind::of(&verdict) as usize].add(token, what, verdict);
+    }
+
+    /// The delivery, in its attempt, of the verdict that was added last: its handler publishes something.
+    pub(crate) fn publishes(&mut self, delivery: Delivery, attempt: u32) {
+        self.0[Kind::Emitting as usize].emitting.push((delivery, attempt));
+    }
 }
 
 /// Verdicts with what each was for, side by side: the adapter takes the one, the counters the other.
@@ -45,7 +82,7 @@ impl Verdicts {
 
 #[derive(Default)]
 struct Inner {
-    verdicts: Verdicts,
+    verdicts: Sorted,
     closed: bool,
     /// Of the lanes of the adapter, each by epoch: few, looked through from the last used.
     counts: Vec<Count>,
@@ -70,7 +107,7 @@ impl Settles {
     pub(crate) fn new(leased: bool) -> Self {
         Self {
             inner: Mutex::default(),
-            arrived: Notify::new(),
+            arrived: [Notify::new(), Notify::new()],
             freed: Notify::new(),
             leased,
             any_revoked: AtomicBool::new(false),
@@ -92,53 +129,64 @@ impl Settles {
     }
 
     /// A verdict.
+    #[inline]
     pub(crate) fn push(&self, token: Token, what: What, verdict: Verdict) {
-        let mut inner = self.lock();
-        inner.verdicts.add(token, what, verdict);
-        self.announce(inner, 1);
+        let kind = Kind::of(&verdict);
+        self.put(kind, |waiting| waiting.add(token, what, verdict));
     }
 
     /// A verdict on what a handler came to.
+    #[inline]
     pub(crate) fn push_for(&self, delivery: Delivery, attempt: u32, what: What, verdict: Verdict) {
-        let mut inner = self.lock();
-        let is_emitting = Verdicts::is_emitting(what, &verdict);
-        inner.verdicts.add(delivery.token, what, verdict);
-        if is_emitting {
-            inner.verdicts.emitting.push((delivery, attempt));
+        if !Verdicts::is_emitting(what, &verdict) {
+            return self.push(delivery.token, what, verdict);
         }
-        self.announce(inner, 1);
+        self.put(Kind::Emitting, |waiting| {
+            waiting.add(delivery.token, what, verdict);
+            waiting.emitting.push((delivery, attempt));
+        });
+    }
+
+    /// Adds to what waits; the settling side is woken for the first that arrives.
+    #[inline]
+    fn put(&self, kind: Kind, put: impl FnOnce(&mut Verdicts)) {
+        let mut inner = self.lock();
+        let waiting = &mut inner.verdicts.0[kind as usize];
+        let is_first = waiting.batch.is_empty();
+        put(waiting);
+        drop(inner);
+        if is_first {
+            self.arrived[kind as usize].notify_one();
+        }
     }
 
     /// Several verdicts; leaves `verdicts` empty.
-    pub(crate) fn push_all(&self, verdicts: &mut Verdicts) {
-        let count = verdicts.batch.len();
-        if count == 0 {
-            return;
+    pub(crate) fn push_all(&self, verdicts: &mut Sorted) {
+        for kind in Kind::ALL {
+            let new = &mut verdicts.0[kind as usize];
+            if new.batch.is_empty() {
+                continue;
+            }
+            self.put(kind, |waiting| {
+                if waiting.batch.is_empty() {
+                    return std::mem::swap(waiting, new);
+                }
+                waiting.batch.append(&mut new.batch);
+                waiting.whats.append(&mut new.whats);
+                waiting.emitting.append(&mut new.emitting);
+            });
         }
-        let mut inner = self.lock();
-        if inner.verdicts.batch.is_empty() {
-            std::mem::swap(&mut inner.verdicts, verdicts);
-        } else {
-            inner.verdicts.batch.append(&mut verdicts.batch);
-            inner.verdicts.whats.append(&mut verdicts.whats);
-            inner.verdicts.emitting.append(&mut verdicts.emitting);
-        }
-        self.announce(inner, count);
     }
 
-    /// Wakes the settling side for the first that arrived.
-    fn announce(&self, inner: MutexGuard<'_, Inner>, added: usize) {
-        let first = inner.verdicts.batch.len() == added;
-        drop(inner);
-        if first {
-            self.arrived.notify_one();
-        }
+    /// Waits until verdicts come, or no more will.
+    pub(crate) async fn arrived(&self, kind: Kind) {
+        self.arrived[kind as usize].notified().await;
     }
 
     /// Everything that has arrived, into empty `verdicts`; false once closed and empty.
-    pub(crate) fn take(&self, verdicts: &mut Verdicts) -> bool {
+    pub(crate) fn take(&self, kind: Kind, verdicts: &mut Verdicts) -> bool {
         let mut inner = self.lock();
-        std::mem::swap(&mut inner.verdicts, verdicts);
+        std::mem::swap(&mut inner.verdicts.0[kind as usize], verdicts);
         !(verdicts.batch.is_empty() && inner.closed)
     }
 
@@ -220,7 +268,7 @@ impl Settles {
     /// No more verdicts will come.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
-        self.arrived.notify_one();
+        self.arrived.iter().for_each(Notify::notify_one);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use metrics::{Counter, Histogram, counter, histogram};
@@ -19,6 +19,8 @@ const OTHERS: &str = "_OTHER";
 pub(crate) struct Sent {
     system: &'static str,
     topics: RwLock<HashMap<Arc<str>, Arc<TopicMeter>>>,
+    /// What was asked for last, most likely the next, too.
+    recent: Mutex<Option<(Arc<str>, Arc<TopicMeter>)>>,
     others: Arc<TopicMeter>,
     duration: Histogram,
     size: Histogram,
@@ -48,6 +50,7 @@ impl Sent {
         Self {
             system,
             topics: RwLock::default(),
+            recent: Mutex::default(),
             others: Arc::new(TopicMeter::new(system, OTHERS.into(), false)),
             duration: operation(names::OPERATION_DURATION),
             size: operation(names::BATCH_SIZE),
@@ -60,6 +63,21 @@ impl Sent {
         let Address::Topic(topic) = address else {
             return self.others.clone();
         };
+        // Never waited for: looking it up costs less.
+        if let Ok(recent) = self.recent.try_lock()
+            && let Some((name, meter)) = &*recent
+            && name == topic
+        {
+            return meter.clone();
+        }
+        let meter = self.look_up(topic);
+        if let Ok(mut recent) = self.recent.try_lock() {
+            *recent = Some((topic.clone(), meter.clone()));
+        }
+        meter
+    }
+
+    fn look_up(&self, topic: &Arc<str>) -> Arc<TopicMeter> {
         let topics = self.topics.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = topics.get(topic) {
             return known.clone();

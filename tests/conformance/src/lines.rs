@@ -49,6 +49,7 @@ pub const LINES: &[Line] = &[
         &[
             "acknowledged_is_final",
             "out_of_order_acknowledgements",
+            "calls_side_by_side",
             "a_held_delivery_stays_ours",
             "what_a_closed_instance_held_goes_to_a_peer",
             "what_a_lost_instance_held_goes_to_a_peer",

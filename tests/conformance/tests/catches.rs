@@ -68,7 +68,7 @@ fn expected() -> Vec<(Fault, Case)> {
         LosesRelease: settling::released_comes_again, settling::released_thirty_times_is_not_lost,
             order::released_keeps_its_place;
         LimitsReleases: settling::released_thirty_times_is_not_lost;
-        ForgetsAcks: settling::acknowledged_is_final;
+        ForgetsAcks: settling::acknowledged_is_final, settling::calls_side_by_side;
         AcksAllBefore: settling::out_of_order_acknowledgements;
         FirstCopyOnly: inbox::several_copies_before_one_acknowledgement;
         NoHeadroom: content::the_largest_message_can_be_given_up;

@@ -8,7 +8,7 @@ use shuttle::sync::Mutex;
 
 use crate::contract::{Delivery, Message, Origin, Position, Token, Verdict};
 use crate::engine::queue::Queue;
-use crate::engine::settles::{Settles, Verdicts};
+use crate::engine::settles::{Kind, Settles, Sorted, Verdicts};
 use crate::meter::What;
 
 /// A listener's queue and verdicts, and what has become of each delivery.
@@ -29,7 +29,7 @@ impl Stage {
 
     /// A lane that takes at most `most` at once, for handlers some of which wait. Ends when the queue is closed.
     pub(crate) async fn lane(self: Arc<Self>, most: usize) {
-        let (mut chunk, mut verdicts) = (VecDeque::new(), Verdicts::default());
+        let (mut chunk, mut verdicts) = (VecDeque::new(), Sorted::default());
         loop {
             self.queue.pop_chunk(most, &mut chunk, || ()).await;
             if chunk.is_empty() {
@@ -55,12 +55,12 @@ impl Stage {
     pub(crate) async fn settle(self: Arc<Self>) {
         let mut verdicts = Verdicts::default();
         loop {
-            let open = self.settles.take(&mut verdicts);
+            let open = self.settles.take(Kind::Plain, &mut verdicts);
             if verdicts.batch.is_empty() {
                 if !open {
                     return;
                 }
-                self.settles.arrived.notified().await;
+                self.settles.arrived(Kind::Plain).await;
                 continue;
             }
             let tokens: Vec<Token> = verdicts

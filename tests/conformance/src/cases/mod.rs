@@ -47,6 +47,7 @@ macro_rules! every_case {
             settling: [
                 acknowledged_is_final
                 out_of_order_acknowledgements
+                calls_side_by_side
                 what_a_closed_instance_held_goes_to_a_peer
                 what_a_lost_instance_held_goes_to_a_peer
                 released_comes_again

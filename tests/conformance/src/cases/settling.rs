@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_contract::{Origin, Settled, Settlement, Verdict};
+use postrider_contract::{Delivery, Origin, Outgoing, Settled, Settlement, Verdict};
 use tokio::time::{Instant, sleep};
 
 use crate::Run;
-use crate::kit::{Instance, Subscribed, assert_each_once, count_ids, id, spec};
+use crate::kit::{Instance, Subscribed, all_done, assert_each_once, count_ids, id, spec};
 
 /// What was acknowledged does not come again, not even after a reconnect.
 pub async fn acknowledged_is_final(run: Run) {
@@ -61,6 +61,46 @@ pub async fn out_of_order_acknowledgements(run: Run) {
         !again.iter().any(|it| before.contains(&id(&it.message))),
         "before the gap"
     );
+    instance.close().await;
+}
+
+/// What emits has a call of its own, beside the one that acknowledges the rest: neither undoes the other.
+pub async fn calls_side_by_side(run: Run) {
+    let (topic, copies) = (run.topic("t"), run.topic("copies"));
+    let instance = run.connect().await;
+    let [mut sub, mut copied] = instance.open([spec(&topic, "g"), spec(&copies, "g")]).await;
+    instance.publish_numbered(&topic, 0..60).await;
+    let deliveries = sub.take(60).await;
+    let (mut emitting, mut plain) = (Vec::new(), Vec::new());
+    for (n, Delivery { token, message, .. }) in deliveries.into_iter().enumerate() {
+        if n % 3 == 0 {
+            let emit = vec![Outgoing::to_topic(copies.clone(), message)];
+            let verdict = Verdict::Ack { emit };
+            emitting.push(Settlement { token, verdict });
+        } else {
+            let verdict = Verdict::ACK;
+            plain.push(Settlement { token, verdict });
+        }
+    }
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    tokio::join!(
+        sub.settler.settle(&mut emitting, &mut first),
+        sub.settler.settle(&mut plain, &mut second),
+    );
+    assert_eq!(
+        (first.len(), second.len()),
+        (20, 40),
+        "an answer for each settlement"
+    );
+    all_done(&first);
+    all_done(&second);
+    assert_eq!(count_ids(&copied.handle(20).await).len(), 20);
+    instance.close().await;
+    drop((sub, copied, instance));
+    let instance = run.connect().await;
+    let [mut sub, mut copied] = instance.open([spec(&topic, "g"), spec(&copies, "g")]).await;
+    sub.quiet_for(Duration::from_secs(2)).await;
+    copied.quiet().await;
     instance.close().await;
 }
 
