@@ -193,7 +193,9 @@ async fn log_lines_carry_topic_group_message_id_and_attempt() {
     for topic in ["log.nowhere", "log.nowhere", "log.elsewhere"] {
         publisher.topic(topic).send_bytes("x").await.unwrap();
     }
-    let lines = log.lines("nobody receives this topic");
+    let mut lines = log.lines("nobody receives this topic");
+    // Other tests of this process log here, too.
+    lines.retain(|line| line.contains("where"));
     assert!(
         lines.len() == 2 && lines[0].contains("log.nowhere") && lines[1].contains("log.elsewhere"),
         "once for each: {lines:#?}"
