@@ -419,3 +419,81 @@ async fn what_is_refused_was_not_published_and_its_attempt_failed() {
     assert_eq!(app.published_to("order.archived").len(), 2);
     app.stop().await;
 }
+
+/// As the scaling of an image: it holds its thread, and waits for nothing.
+fn compute(seen: &Seen, who: &str, order: &Order) {
+    std::thread::sleep(Duration::from_millis(50));
+    saw(seen, format!("{who} {:02}", order.id));
+}
+
+#[listener(topic = "order.created", group = "computes")]
+async fn computes(order: Order, State(seen): State<Seen>) {
+    compute(&seen, "one", &order);
+}
+
+#[listener(topic = "order.created", group = "computes-beside", concurrency = 2)]
+async fn computes_beside(order: Order, State(seen): State<Seen>) {
+    compute(&seen, "beside", &order);
+}
+
+#[listener(topic = "order.created", group = "computes-in-order", ordered)]
+async fn computes_in_order(order: Order, State(seen): State<Seen>) {
+    compute(&seen, "ordered", &order);
+}
+
+#[listener(
+    topic = "order.created",
+    group = "computes-batches",
+    batch(size = 2, wait = "10ms")
+)]
+async fn computes_batches(orders: Vec<Order>, State(seen): State<Seen>) {
+    for order in &orders {
+        compute(&seen, "batch", order);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn handlers_that_never_wait_hold_up_nothing_else() {
+    let seen = Seen::default();
+    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let start = async || {
+        let listeners = listeners![computes, computes_beside, computes_in_order, computes_batches];
+        let app = postrider::App::new(&url).unwrap().state(seen.clone());
+        let running = app.listen(listeners).start().await.unwrap();
+        running.ready().await.unwrap();
+        running
+    };
+    let handled = async |count: usize| {
+        let all = async {
+            while seen.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), all).await.unwrap();
+    };
+    let first = start().await;
+    // What the broker has ends with the last that is connected.
+    let publisher = first.publisher().clone();
+    let orders: Vec<Order> = (0..40).map(|id| Order { id }).collect();
+    for sent in publisher.send_all(&orders).await {
+        sent.unwrap();
+    }
+    handled(8).await;
+    first.shutdown().await.unwrap();
+    let listeners = ["batch", "beside", "one", "ordered"];
+    let of = |who| {
+        let seen = seen.lock().unwrap();
+        seen.iter().filter(|one| one.starts_with(who)).count()
+    };
+    let of_first = listeners.map(of);
+    // What each is at, and not what was fetched with it.
+    assert!(of_first.iter().all(|&count| count < 30), "{of_first:?}");
+    let second = start().await;
+    handled(160).await;
+    second.shutdown().await.unwrap();
+    let all = |who| (0..40).map(move |id| format!("{who} {id:02}"));
+    let expected: Vec<String> = listeners.into_iter().flat_map(all).collect();
+    let mut seen = seen.lock().unwrap().clone();
+    seen.sort();
+    assert_eq!(seen, expected);
+}

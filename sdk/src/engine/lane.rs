@@ -33,7 +33,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         queue: &work.queues[queue],
         chunk: VecDeque::new(),
         verdicts: Sorted::default(),
-        stopwatch: Stopwatch::new(&work.meter),
+        stopwatch: Stopwatch::new(),
         attempts: 0,
         alone: None,
     };
@@ -52,11 +52,14 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
             if lane.alone.is_some() {
                 lane.alone = None;
             }
-            if lane.queue.wants_back() {
+            if lane.queue.wants_back() || lane.stopwatch.is_slow() {
                 lane.put_back();
             }
         }
         lane.settle();
+        if lane.stopwatch.is_slow() {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -60,8 +60,6 @@ impl Subject<'_> {
 
 /// The counters of one listener; their handles are resolved once, at start-up.
 pub(crate) struct Meter {
-    /// Whether handlers are timed and series exported.
-    pub(super) exports: bool,
     received: Pair,
     attempts: Pair,
     /// In the order of [`What`].
@@ -166,7 +164,6 @@ impl Meter {
         };
         let pair = |name| Pair::new(counter(name));
         Self {
-            exports,
             received: Pair::new(received),
             attempts: pair(names::ATTEMPTS),
             settled: [

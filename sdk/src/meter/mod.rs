@@ -10,9 +10,7 @@ pub(crate) use depths::{Depths, INTERVAL, OWN_INTERVAL};
 pub use listener::Counts;
 pub(crate) use listener::{Meter, Subject, Tally, What};
 pub(crate) use publisher::{Sent, TopicMeter};
-#[cfg(feature = "ops")]
-pub(crate) use stopwatch::FIRST_BUCKET;
-pub(crate) use stopwatch::Stopwatch;
+pub(crate) use stopwatch::{FIRST_BUCKET, Stopwatch};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 

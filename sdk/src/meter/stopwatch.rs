@@ -17,24 +17,26 @@ pub(crate) struct Stopwatch {
     run: u32,
     /// How many may end before the clock is looked at.
     most: u32,
-    exports: bool,
+    /// The handler that runs has waited.
+    waited: bool,
+    is_slow: bool,
 }
 
 impl Stopwatch {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             since: Instant::now(),
             run: 0,
-            most: if meter.exports { RUN } else { u32::MAX },
-            exports: meter.exports,
+            most: 1,
+            waited: false,
+            is_slow: false,
         }
     }
 
     /// The next handler starts now.
     pub(crate) fn start(&mut self) {
-        if self.exports {
-            self.since = Instant::now();
-        }
+        self.since = Instant::now();
+        (self.waited, self.is_slow) = (false, false);
     }
 
     /// A handler has ended, and the next starts now.
@@ -49,21 +51,34 @@ impl Stopwatch {
     /// The handler that runs now waits: it is timed alone.
     pub(crate) fn waits(&mut self, meter: &Meter) {
         self.look(meter);
-        if self.exports {
-            self.most = 1;
-        }
+        self.most = 1;
+        self.waited = true;
     }
 
     /// Counts what has ended.
     pub(crate) fn look(&mut self, meter: &Meter) {
         let run = std::mem::take(&mut self.run);
-        if run == 0 || !self.exports {
+        if run == 0 {
             return;
         }
         let now = Instant::now();
         let took = now - self.since;
         self.since = now;
-        self.most = if took < FIRST_BUCKET { RUN } else { 1 };
-        meter.processed(took / run, run);
+        // Step by step: where some are slow, not many of them come before the next look.
+        self.most = if took < FIRST_BUCKET {
+            RUN.min(self.most * 2)
+        } else {
+            1
+        };
+        let each = took / run;
+        self.is_slow = each >= FIRST_BUCKET && !self.waited;
+        self.waited = false;
+        meter.processed(each, run);
+    }
+
+    /// Whether what ended last held its thread for long, and never let go of it: others wait for their turn.
+    #[inline]
+    pub(crate) fn is_slow(&self) -> bool {
+        self.is_slow
     }
 }

@@ -12,7 +12,7 @@ use crate::contract::{Delivery, Verdict};
 use crate::engine::Work;
 use crate::engine::queue::Queue;
 use crate::listener::{Batch, Context, FromBatch, FromPayload, IntoBatchOutcome, Many, Outcome};
-use crate::meter::What;
+use crate::meter::{FIRST_BUCKET, What};
 use crate::middleware::{Admission, caught, guarded};
 use crate::trace;
 
@@ -110,13 +110,18 @@ async fn call<L: Many>(work: &Work, queue: &Queue, mut batch: Vec<(Context, Item
     let begin = Instant::now();
     let call = call.instrument(trace::process_many(first, &contexts));
     let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
-    work.meter.processed_batch(begin.elapsed(), contexts.len());
+    let (took, count) = (begin.elapsed(), contexts.len());
+    work.meter.processed_batch(took, count);
     let outcomes = match ended {
         Ok(outcomes) => outcomes,
-        Err(Outcome::Failed(error)) => Err::<(), _>(error).into_outcomes(contexts.len()),
+        Err(Outcome::Failed(error)) => Err::<(), _>(error).into_outcomes(count),
         Err(_) => contexts.iter().map(|_| Outcome::Release).collect(),
     };
     for (cx, outcome) in contexts.into_iter().zip(outcomes) {
         finish(work, queue, cx.delivery, cx.attempt, outcome);
+    }
+    if took >= FIRST_BUCKET * count as u32 {
+        // It may never have waited, and what receives and settles is in the same task.
+        tokio::task::yield_now().await;
     }
 }
