@@ -286,6 +286,17 @@ async fn rests_in_batches(
     orders.iter().map(|_| gateway.call()).collect()
 }
 
+#[listener(
+    topic = "order.created",
+    group = "rests-as-a-whole",
+    batch(size = 10, wait = "10ms"),
+    breaker(failures = 3, pause = "30s"),
+    retry(attempts = 3, backoff = "1s")
+)]
+async fn rests_as_a_whole(_: Vec<Order>, State(gateway): State<Gateway>) -> Result<(), HandlerError> {
+    gateway.call()
+}
+
 fn count(app: &TestApp, listener: &str) -> usize {
     app.attempts(listener).len()
 }
@@ -318,11 +329,12 @@ async fn a_listener_rests_while_what_it_depends_on_is_down() {
     }
     // One is tried each time, and the second time in vain too.
     app.advance(Duration::from_secs(60)).await;
-    assert_eq!(
-        (count(&app, "rests"), count(&app, "rests_in_order")),
-        (5, 5),
-        "{app}"
+    let tried = (
+        count(&app, "rests"),
+        count(&app, "rests_in_order"),
+        count(&app, "rests_in_batches"),
     );
+    assert_eq!(tried, (5, 5, 12), "{app}");
     gateway.mend();
     app.advance(Duration::from_secs(35)).await;
     for status in app.running().status() {
@@ -337,6 +349,21 @@ async fn a_listener_rests_while_what_it_depends_on_is_down() {
     sorted.sort();
     sorted.dedup();
     assert_eq!(sorted.len(), 20);
+    app.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_one_message_is_tried() {
+    let gateway = Gateway::default();
+    let app = TestApp::start(|app| app.state(gateway.clone()).listen(listeners![rests_as_a_whole])).await;
+    let orders: Vec<Order> = (1..=10).map(|id| Order { id }).collect();
+    app.deliver_all(&orders).await;
+    app.advance(Duration::from_secs(100)).await;
+    assert_eq!(count(&app, "rests_as_a_whole"), 10 + 3, "{app}");
+    gateway.mend();
+    app.advance(Duration::from_secs(35)).await;
+    let counts = app.running().status()[0].counts;
+    assert_eq!((counts.handled, counts.dead_lettered), (10, 0), "{app}");
     app.stop().await;
 }
 

@@ -72,9 +72,9 @@ pub(super) fn doubts(listener: &Planned, can: &Capabilities) -> Vec<String> {
             times(timeout, limit).saturating_mul(at_once),
         ));
     }
-    // One handler is started in each pause.
+    // One message is tried in each pause.
     if let Some(pause) = settings.breaker.map(|breaker| breaker.pause)
-        && let held = pause.saturating_mul(in_flight.div_ceil(size))
+        && let held = pause.saturating_mul(in_flight)
         && held > limit
         && pause <= limit
     {
@@ -83,7 +83,7 @@ pub(super) fn doubts(listener: &Planned, can: &Capabilities) -> Vec<String> {
              {system} allows, and comes again: set `prefetch` to at most {}, or lower `pause`",
             format_duration(held),
             format_duration(limit),
-            times(pause, limit).saturating_mul(size),
+            times(pause, limit),
         ));
     }
     doubts
@@ -177,6 +177,13 @@ mod tests {
     #[listener(topic = "hold.order", breaker(failures = 10, pause = "30s"))]
     async fn rests(_: Bytes) {}
 
+    #[listener(
+        topic = "hold.order",
+        breaker(failures = 10, pause = "30s"),
+        batch(size = 10, wait = "1s")
+    )]
+    async fn rests_in_batches(_: Vec<Bytes>) {}
+
     #[listener(topic = "hold.order")]
     async fn plain(_: Bytes) {}
 
@@ -202,13 +209,15 @@ mod tests {
               `concurrency`, or lower `timeout`"
             ]
         );
-        assert_eq!(
-            told(|| listeners![rests]),
-            [
-                "while its `breaker` is open, the last of 64 messages stays unsettled for up to 32m, longer than the 30m that memory \
+        for rests in [|| listeners![rests], || listeners![rests_in_batches]] {
+            assert_eq!(
+                told(rests),
+                [
+                    "while its `breaker` is open, the last of 64 messages stays unsettled for up to 32m, longer than the 30m that memory \
               allows, and comes again: set `prefetch` to at most 60, or lower `pause`"
-            ]
-        );
+                ]
+            );
+        }
         for fine in [
             || listeners![plain],
             || listeners![usual],

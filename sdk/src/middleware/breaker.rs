@@ -97,6 +97,17 @@ impl Breaker {
         }
     }
 
+    /// How many of `count` messages a handler may be given now: all of them, one that is tried, or none.
+    pub(crate) fn pass_of(&self, count: usize) -> usize {
+        if !self.pass() {
+            0
+        } else if self.is_open.load(Ordering::Acquire) {
+            count.min(1)
+        } else {
+            count
+        }
+    }
+
     /// How a handler ended. A retryable failure tells of the dependency, and so does a success; everything else tells of the
     /// message alone.
     #[inline]

@@ -34,24 +34,29 @@ pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         if gathered.is_empty() {
             return;
         }
-        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
-            queue.put_back(&mut gathered);
-            for delivery in gathered.drain(..) {
-                work.settles
-                    .push(delivery.token, What::Released, Verdict::Release);
+        if let Some(breaker) = &work.breaker {
+            let mut others = gathered.split_off(breaker.pass_of(gathered.len()));
+            queue.put_back(&mut others);
+            release(&work, &mut others);
+            if gathered.is_empty() {
+                continue;
             }
-            continue;
         }
         handle_many::<L>(&work, queue, &mut gathered).await;
     }
 }
 
+/// Gives back to the broker what no handler has started.
+fn release(work: &Work, deliveries: &mut VecDeque<Delivery>) {
+    for delivery in deliveries.drain(..) {
+        work.settles
+            .push(delivery.token, What::Released, Verdict::Release);
+    }
+}
+
 async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut VecDeque<Delivery>) {
     if !admitted_by_rate(work, queue, gathered.len()).await {
-        for delivery in gathered.drain(..) {
-            work.settles
-                .push(delivery.token, What::Released, Verdict::Release);
-        }
+        release(work, gathered);
         return;
     }
     // What does not decode or is not admitted is given up alone; the others go on together.
