@@ -46,7 +46,7 @@ use proc_macro::TokenStream;
 /// | `group = "inventory"` | The consumer group: every group sees every message, its instances share them. 1 to 100 of `A-Z a-z 0-9 _ -`. | the application's name |
 /// | `broker = "audit"` | The named broker. | the one in `BROKER_URL` |
 /// | `concurrency = 8` | How many handlers run at once. | 1 |
-/// | `prefetch = 64` | How many deliveries may be unsettled at once. | 4 for each handler that runs at once, at least 64 and 2 batches |
+/// | `prefetch = 64` | How many deliveries may be unsettled at once. | 4 for each handler that runs at once, or a batch for each and one more; at least 64 |
 /// | `retry(attempts = 5, backoff = "200ms..30s")` | How often a message is tried in all, and the shortest and the longest wait between: exponential with jitter, or `"linear 1s..30s"` with jitter of one second. One wait, `"5s"`, is a fixed one; `attempts = 1` is no retry. | as on the left |
 /// | `retry(max_age = "1h")` | A message that fails so long after its first failure is dead-lettered as `too_old`, whatever attempts are left. | no limit |
 /// | `timeout = "10s"` | How long a handler may take; then it failed. | no limit |

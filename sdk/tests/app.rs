@@ -524,3 +524,18 @@ async fn handlers_that_never_wait_hold_up_nothing_else() {
     seen.sort();
     assert_eq!(seen, expected);
 }
+
+#[listener(topic = "order.created", batch(size = 100, wait = "1s"), concurrency = 4)]
+async fn stores(orders: Vec<Order>, State(seen): State<Seen>) {
+    saw(&seen, orders.len().to_string());
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn as_many_batches_are_gathered_as_handlers_may_run() {
+    let seen = Seen::default();
+    let app = TestApp::start(|app| app.state(seen.clone()).listen(listeners![stores])).await;
+    let orders: Vec<Order> = (0..400).map(|id| Order { id }).collect();
+    app.deliver_all(&orders).await;
+    assert_eq!(*seen.lock().unwrap(), ["100"; 4], "{app}");
+}

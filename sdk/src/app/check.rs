@@ -94,9 +94,11 @@ fn one(
     let settings = &resolved.settings;
     let (topic, group, dead_letter) = addresses(&resolved, application);
     let batch = settings.batch.map_or(0, |batch| batch.size);
-    let in_flight = settings
-        .prefetch
-        .unwrap_or_else(|| 64.max(settings.concurrency * 4).max(batch * 2));
+    let in_flight = settings.prefetch.unwrap_or_else(|| {
+        // A batch for each handler, and one that is gathered meanwhile.
+        let batches = batch.saturating_mul(settings.concurrency.saturating_add(1));
+        64.max(settings.concurrency.saturating_mul(4)).max(batches)
+    });
     let in_process = settings.ordered || settings.broadcast;
     let spec = Spec {
         listener: settings.name.into(),
@@ -170,6 +172,22 @@ fn one(
     planned
 }
 
+/// Handlers that never run for want of messages.
+fn idle(planned: &Planned) -> Option<String> {
+    let settings = &planned.resolved.settings;
+    let batch = settings.batch.map_or(1, |batch| batch.size);
+    let busy = settings.concurrency.saturating_mul(batch);
+    (busy as usize > planned.in_flight).then(|| {
+        let Planned { in_flight, .. } = planned;
+        let each = settings.batch.map(|_| format!(" batches of {batch}"));
+        format!(
+            "a `concurrency` of {}{} is never reached with a `prefetch` of {in_flight}: set `prefetch` to at least {busy}",
+            settings.concurrency,
+            each.unwrap_or_default(),
+        )
+    })
+}
+
 /// What excludes `dedup`: the attribute refuses it where it stands there, but configuration may add it.
 fn without_dedup(planned: &Planned) -> Option<String> {
     let settings = &planned.resolved.settings;
@@ -194,7 +212,8 @@ pub(super) fn against_capabilities(
         let Some(broker) = brokers.get(&listener.broker) else {
             continue;
         };
-        for doubt in hold::doubts(listener, broker.capabilities()) {
+        let doubts = hold::doubts(listener, broker.capabilities());
+        for doubt in doubts.into_iter().chain(idle(listener)) {
             tracing::warn!("{}", complaint(listener, &doubt));
         }
         let mut wrong = Vec::new();
@@ -299,6 +318,35 @@ pub(super) mod tests {
             wrong,
             ["`delivery = at_least_once` cannot be kept: nobody keeps it"]
         );
+    }
+
+    #[test]
+    fn handlers_that_never_run_are_told() {
+        let told = |variables: &[(&str, &str)]| {
+            let named = |&(name, value): &(&str, &str)| (format!("POSTRIDER__{name}"), value.to_owned());
+            let config = Config::of_variables(variables.iter().map(named));
+            let mut problems = Vec::new();
+            let listeners = crate::listeners![plain, batch];
+            let planned = plan(listeners, &config, "shop", &StateMap::default(), &mut problems);
+            assert_eq!(problems, [""; 0], "it starts");
+            planned.iter().filter_map(idle).collect::<Vec<String>>()
+        };
+        let many = ("PLAIN__CONCURRENCY", "200");
+        let batches = ("BATCH__CONCURRENCY", "100");
+        assert_eq!(told(&[many, batches]), [""; 0]);
+        assert_eq!(
+            told(&[
+                many,
+                ("PLAIN__PREFETCH", "199"),
+                batches,
+                ("BATCH__PREFETCH", "100")
+            ]),
+            [
+                "a `concurrency` of 200 is never reached with a `prefetch` of 199: set `prefetch` to at least 200",
+                "a `concurrency` of 100 batches of 2 is never reached with a `prefetch` of 100: set `prefetch` to at least 200",
+            ]
+        );
+        assert_eq!(told(&[many, ("PLAIN__PREFETCH", "200")]), [""; 0]);
     }
 
     #[test]

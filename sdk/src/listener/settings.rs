@@ -18,7 +18,8 @@ pub struct Settings {
     pub broker: Option<&'static str>,
     /// How many handlers run at once.
     pub concurrency: u32,
-    /// How many deliveries may be unsettled at once; `None`: 4 for each handler that runs at once, at least 64.
+    /// How many deliveries may be unsettled at once; `None`: 4 for each handler that runs at once, or a batch for each and one
+    /// more; at least 64.
     pub prefetch: Option<u32>,
     /// When to try again, and how often.
     pub retry: Retry,
