@@ -68,9 +68,16 @@ async fn manual(order: Order, ack: Acker, attempt: Attempt) -> Result<(), Handle
 }
 
 async fn start(listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
-    // A name of its own: tests do not see one another.
-    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
-    let app = postrider::App::new(&url)
+    start_on(&own_url(), listeners, seen).await
+}
+
+/// A name of its own: tests do not see one another.
+fn own_url() -> String {
+    format!("memory://{}", uuid::Uuid::now_v7().simple())
+}
+
+async fn start_on(url: &str, listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
+    let app = postrider::App::new(url)
         .unwrap()
         .state(seen.clone())
         .listen(listeners);
@@ -482,13 +489,10 @@ async fn computes_batches(orders: Vec<Order>, State(seen): State<Seen>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn handlers_that_never_wait_hold_up_nothing_else() {
     let seen = Seen::default();
-    let url = format!("memory://{}", uuid::Uuid::now_v7().simple());
+    let url = own_url();
     let start = async || {
         let listeners = listeners![computes, computes_beside, computes_in_order, computes_batches];
-        let app = postrider::App::new(&url).unwrap().state(seen.clone());
-        let running = app.listen(listeners).start().await.unwrap();
-        running.ready().await.unwrap();
-        running
+        start_on(&url, listeners, &seen).await
     };
     let handled = async |count: usize| {
         let all = async {
@@ -538,4 +542,53 @@ async fn as_many_batches_are_gathered_as_handlers_may_run() {
     let orders: Vec<Order> = (0..400).map(|id| Order { id }).collect();
     app.deliver_all(&orders).await;
     assert_eq!(*seen.lock().unwrap(), ["100"; 4], "{app}");
+}
+
+#[listener(topic = "order.created", batch(size = 2, wait = "1h"))]
+async fn gathers(orders: Vec<Order>, State(seen): State<Seen>) {
+    let ids: Vec<String> = orders.iter().map(|order| order.id.to_string()).collect();
+    saw(&seen, ids.join(" "));
+}
+
+#[listener(topic = "order.created", group = "never-ends")]
+async fn never_ends(_: Order) {
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_starts_no_batch_that_was_only_gathered() {
+    let seen = Seen::default();
+    let url = own_url();
+    let start = async || start_on(&url, listeners![gathers, never_ends], &seen).await;
+    let fetched = async |running: &Running, count: usize| {
+        until(running, |status| {
+            status.iter().all(|listener| listener.in_flight == count)
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    };
+    let none = || assert_eq!(*seen.lock().unwrap(), [""; 0]);
+    let running = start().await;
+    // What the broker has ends with the last that is connected.
+    let publisher = running.publisher().clone();
+    publisher.send(&Order { id: 1 }).await.unwrap();
+    fetched(&running, 1).await;
+    running.shutdown().await.unwrap();
+    none();
+    for _ in 0..6 {
+        let running = start().await;
+        fetched(&running, 1).await;
+        drop(running);
+    }
+    // It came so often now that it waits for its turn, which `never_ends` has, and the next one of its batch waits with it.
+    let running = start().await;
+    fetched(&running, 1).await;
+    running.publisher().send(&Order { id: 2 }).await.unwrap();
+    fetched(&running, 2).await;
+    running.shutdown().await.unwrap();
+    none();
+    let last = start_on(&url, listeners![gathers], &seen).await;
+    until(&last, |status| status[0].counts.handled == 2).await;
+    assert_eq!(*seen.lock().unwrap(), ["2", "1"]);
+    last.shutdown().await.unwrap();
 }

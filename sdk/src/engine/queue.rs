@@ -125,7 +125,13 @@ impl Queue {
     /// given back to the broker since nothing is held any more.
     #[inline]
     pub(crate) fn wants_back(&self) -> bool {
-        self.ordered && (self.has_held() || self.closed.load(Ordering::Acquire))
+        self.ordered && (self.has_held() || self.is_closed())
+    }
+
+    /// Whether nothing is to be started any more.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Holds a delivery, unless its lane is taken away: whoever has that now gets it again, and it must not be handled here

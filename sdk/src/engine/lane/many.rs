@@ -31,8 +31,8 @@ pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         queue
             .pop_many(size as usize, wait, &mut gathered, || work.idle())
             .await;
-        if gathered.is_empty() {
-            return;
+        if queue.is_closed() {
+            return release(&work, &mut gathered);
         }
         if let Some(breaker) = &work.breaker {
             let mut others = gathered.split_off(breaker.pass_of(gathered.len()));
@@ -81,19 +81,25 @@ async fn handle_many<L: Many>(work: &Arc<Work>, queue: &Queue, gathered: &mut Ve
             Err(error) => finish(work, queue, cx.delivery, attempt, Outcome::Failed(error)),
         }
     }
+    if suspects.is_empty() {
+        return call::<L>(work, queue, innocents).await;
+    }
     // First what is innocent: it is settled before the next one may end the process.
-    let alone = if suspects.is_empty() {
-        None
-    } else {
-        turn(work, queue).await.ok().flatten()
-    };
-    call::<L>(work, queue, innocents).await;
-    drop(alone);
+    call_alone::<L>(work, queue, innocents).await;
     fastrand::shuffle(&mut suspects);
     for suspect in suspects {
-        match turn(work, queue).await {
-            Ok(_alone) => call::<L>(work, queue, vec![suspect]).await,
-            Err(outcome) => finish(work, queue, suspect.0.delivery, suspect.0.attempt, outcome),
+        call_alone::<L>(work, queue, vec![suspect]).await;
+    }
+}
+
+/// Calls the handler while no suspect is handled elsewhere, unless the drain comes first.
+async fn call_alone<L: Many>(work: &Work, queue: &Queue, batch: Vec<(Context, Item<L>)>) {
+    match turn(work, queue).await {
+        Ok(_alone) => call::<L>(work, queue, batch).await,
+        Err(_) => {
+            for (cx, _) in batch {
+                finish(work, queue, cx.delivery, cx.attempt, Outcome::Release);
+            }
         }
     }
 }
