@@ -58,7 +58,7 @@ use proc_macro::TokenStream;
 /// | `dead_letter = "order.failed"` | Where messages are given up to. | `<topic>.<group>.dlq` |
 /// | `publish = "stock.reserved"` | What the handler returns is published there, and confirmed before the acknowledgement. | |
 /// | `batch(size = 100, wait = "50ms")` | The handler takes a `Vec` of at most so many, gathered for at most so long. | one at a time |
-/// | `rate = "500/s"` | How many handlers may start in a second, minute (`/m`) or hour (`/h`). | no limit |
+/// | `rate = "500/s"` | How many messages handlers may be given in a second, minute (`/m`) or hour (`/h`). | no limit |
 /// | `breaker(failures = 10, pause = "30s")` | After so many retryable failures in a row nothing is started for so long; then one message is tried, and its success ends the rest. | no rest |
 /// | `dedup(window = "24h", key = "order_id")` | A message that this group has handled within so long is acknowledged without calling the function. Told by its message id, or by a field of its JSON payload that is a text or a number. | every delivery is handled |
 /// | `max_size = "64KiB"` | The largest payload that reaches the handler, in `B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB` or as a number of bytes; a larger one is dead-lettered. | no limit |

@@ -41,7 +41,7 @@ pub struct Settings {
     pub publish: Option<&'static str>,
     /// How deliveries are gathered for a handler that takes a `Vec`.
     pub batch: Option<Batch>,
-    /// The most handlers that may start in a time.
+    /// The most messages that handlers may be given in a time.
     pub rate: Option<Rate>,
     /// When to rest instead of failing again and again.
     pub breaker: Option<Breaker>,
