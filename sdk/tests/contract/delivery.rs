@@ -246,11 +246,7 @@ async fn items_of_a_batch_fail_one_by_one(target: Target) {
             ("permanent".to_owned(), br#"{"id":3}"#.to_vec())
         ]
     );
-    assert!(
-        seen.all().iter().all(|one| one != "batch 1") || seen.all().len() < 21,
-        "{:?}",
-        seen.all()
-    );
+    assert!(seen.all().len() < 20, "one by one: {:?}", seen.all());
     running.shutdown().await.unwrap();
 }
 
