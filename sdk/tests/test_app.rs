@@ -63,3 +63,15 @@ async fn what_the_broker_refuses_is_not_published() {
     assert_eq!(sizes(&app), [5, 5, 3], "{app}");
     app.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thread_that_is_held_up_is_no_clock_that_runs() {
+    tokio::spawn(async { std::thread::sleep(Duration::from_millis(100)) });
+    TestApp::start(|app| app).await.stop().await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "the clock is not paused")]
+async fn a_clock_that_runs_is_told() {
+    TestApp::start(|app| app).await;
+}
