@@ -75,3 +75,14 @@ async fn a_thread_that_is_held_up_is_no_clock_that_runs() {
 async fn a_clock_that_runs_is_told() {
     TestApp::start(|app| app).await;
 }
+
+#[listener(topic = "test.order", group = "late", start = earliest)]
+async fn late(_: Bytes) {}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_may_start_at_the_earliest() {
+    let app = TestApp::start(|app| app.listen(listeners![late])).await;
+    app.deliver_to("test.order", RawMessage::new("7")).await;
+    app.assert_outcomes("late", ["handled"]);
+    app.stop().await;
+}

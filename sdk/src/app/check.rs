@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::hold;
 use super::sharing::{self, Places};
 use crate::config::{Config, Resolved};
-use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, Start, names};
+use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, names};
 use crate::engine::Registration;
 use crate::listener::{AckMode, StateMap};
 
@@ -202,7 +202,8 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
-/// What the listener asks and the broker cannot do. What it may fail to do is logged.
+/// What the listener asks and the broker cannot do, but for a start at the earliest: the adapter knows what would help.
+/// What it may fail to do is logged.
 pub(super) fn against_capabilities(
     planned: &[Planned],
     brokers: &BTreeMap<String, Arc<dyn Broker>>,
@@ -235,9 +236,6 @@ fn mismatches(listener: &Planned, can: &Capabilities, wrong: &mut Vec<String>) {
         wrong.push(format!(
             "`broadcast` is not possible on {system}: give each instance a group of its own"
         ));
-    }
-    if settings.start == Start::Earliest && !can.earliest {
-        wrong.push(format!("`start = earliest` needs retained history, which {system} as configured has none of: leave it out"));
     }
     if let (true, Guarantee::AtMostOnce(why)) = (settings.at_least_once, &can.guarantee) {
         wrong.push(format!("`delivery = at_least_once` cannot be kept: {why}"));

@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use postrider_memory::Memory;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +19,10 @@ const STEP: Duration = Duration::from_millis(1);
 const SEED: u64 = 7;
 /// How many dead letters are looked at.
 const MOST: usize = 10_000;
+/// How many messages may wait for a group.
+const CAPACITY: usize = 1_000_000;
+/// How many messages of each topic are kept, so that a listener may start at the earliest.
+const RETAIN: usize = 10_000;
 
 /// Listeners in a test: on an embedded broker of their own and a virtual clock. See the [module](crate::testing).
 ///
@@ -47,7 +52,7 @@ impl TestApp {
             instance: "test".into(),
         };
         let tap = Arc::new(Tap::new());
-        let app = App::on(postrider_memory::isolated(client))
+        let app = App::on(Memory::new(CAPACITY, RETAIN).connect(client))
             .name("test")
             .metrics(false);
         let running = match build(app).tapped(tap.clone()).start().await {

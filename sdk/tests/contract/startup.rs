@@ -43,6 +43,21 @@ on_every_broker! {
     starting_twice_is_fine
 }
 
+#[listener(topic = "contract.history", start = earliest)]
+async fn historian(_payload: Bytes) {}
+
+#[tokio::test]
+async fn a_start_without_history_is_refused_with_the_brokers_own_way_out() {
+    let listen = |url| App::new(url).unwrap().listen(listeners![historian]);
+    let error = listen("memory://forgets").start().await.unwrap_err().to_string();
+    assert!(
+        error.contains("`historian`") && error.contains("?retain="),
+        "{error}"
+    );
+    let kept = listen("memory://keeps?retain=10").start().await.unwrap();
+    kept.shutdown().await.unwrap();
+}
+
 /// Starts an app on this URL, which must fail, and answers the one line it says.
 async fn refusal(url: &str) -> (ErrorKind, String) {
     let started = match App::new(url) {
