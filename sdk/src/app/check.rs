@@ -202,6 +202,31 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
+/// Tells of listeners whose group nobody gave, where the broker may have others of that name.
+pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) {
+    let is_shared = |name: &str| {
+        brokers
+            .get(name)
+            .is_some_and(|broker| broker.capabilities().system != "memory")
+    };
+    let unnamed: Vec<&Planned> = planned
+        .iter()
+        .filter(|listener| listener.resolved.group.is_none() && is_shared(&listener.broker))
+        .collect();
+    let Some(first) = unnamed.first() else {
+        return;
+    };
+    let names = unnamed
+        .iter()
+        .map(|listener| format!("`{}`", listener.spec.listener));
+    tracing::warn!(
+        "the group of {} is `{}`, the name of this program's file: another of that name would share its messages, and a file \
+         that is renamed begins a group of its own; give the app a name with `.name(…)` or POSTRIDER__APP__NAME",
+        names.collect::<Vec<_>>().join(", "),
+        first.spec.group
+    );
+}
+
 /// What the listener asks and the broker cannot do, but for a start at the earliest: the adapter knows what would help.
 /// What it may fail to do is logged.
 pub(super) fn against_capabilities(

@@ -65,6 +65,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     } = app;
     let config = config.unwrap_or_default();
     let mut problems = Vec::new();
+    let is_named = name.is_some() || config.name().is_some();
     let application = super::application(name, &config);
     topology = config.topology(&mut problems).unwrap_or(topology);
     drain_deadline = config
@@ -120,6 +121,9 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
             return Err(error);
         }
     };
+    if !is_named {
+        check::tell_of_files_name(&planned, &brokers);
+    }
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
         let subscriptions = open(&planned, &brokers, topology).await;

@@ -3,7 +3,9 @@
 use postrider::prelude::*;
 use postrider::{App, ErrorKind, Topology};
 
-use crate::kit::{Seen, Target};
+use tracing::instrument::WithSubscriber;
+
+use crate::kit::{Log, Seen, Target};
 use crate::on_every_broker;
 
 #[listener(topic = "contract.never.declared")]
@@ -38,9 +40,35 @@ async fn starting_twice_is_fine(target: Target) {
     drop(keep_alive);
 }
 
+#[listener(topic = "contract.never.declared", group = "its-own")]
+async fn with_a_group(_payload: Bytes) {}
+
+/// Nothing is made: what is missing is refused.
+async fn a_group_that_is_only_the_name_of_the_file_is_told(target: Target) {
+    let warnings = async |app: App| {
+        let log = Log::default();
+        let app = app
+            .topology(Topology::Verify)
+            .listen(listeners![undeclared, with_a_group]);
+        app.start().with_subscriber(log.subscriber()).await.unwrap_err();
+        log.lines("name of this program's file")
+    };
+    let told = warnings(App::new(&target.url).unwrap()).await;
+    // Nobody shares the embedded broker.
+    assert_eq!(told.len(), usize::from(target.broker != "memory"), "{told:?}");
+    for line in told {
+        for part in ["WARN", "`undeclared`", ".name(", "POSTRIDER__APP__NAME"] {
+            assert!(line.contains(part), "{part} is missing: {line}");
+        }
+        assert!(!line.contains("with_a_group"), "{line}");
+    }
+    assert_eq!(warnings(target.app()).await, [""; 0]);
+}
+
 on_every_broker! {
     verifying_lists_what_is_missing_and_makes_nothing
     starting_twice_is_fine
+    a_group_that_is_only_the_name_of_the_file_is_told
 }
 
 #[listener(topic = "contract.history", start = earliest)]
