@@ -86,3 +86,19 @@ async fn a_listener_may_start_at_the_earliest() {
     app.assert_outcomes("late", ["handled"]);
     app.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "nobody receives `test.oder`; the listeners are on: `test.order`, `test.stock`")]
+async fn what_nobody_receives_is_told() {
+    let app = TestApp::start(|app| {
+        let app = app.broker("audit", "memory://test-nobody");
+        app.listen(listeners![late, stubborn, takes_stock, audits])
+    });
+    app.await.deliver_to("test.oder", RawMessage::new("7")).await;
+}
+
+#[listener(topic = "test.stock")]
+async fn takes_stock(_: Bytes) {}
+
+#[listener(topic = "test.oder", broker = "audit")]
+async fn audits(_: Bytes) {}

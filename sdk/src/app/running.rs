@@ -387,6 +387,19 @@ impl Running {
         Ok(())
     }
 
+    /// What is listened to on the broker in `BROKER_URL`.
+    #[cfg(feature = "testing")]
+    pub(crate) fn topics(&self) -> Vec<String> {
+        let here = |listener: &&Started| listener.broker.is_empty();
+        let listeners = self.overview.listeners.iter().filter(here);
+        let mut topics: Vec<_> = listeners
+            .map(|listener| format!("`{}`", listener.spec.topic()))
+            .collect();
+        topics.sort();
+        topics.dedup();
+        topics
+    }
+
     /// How every listener is and what it has done.
     pub fn status(&self) -> Vec<ListenerStatus> {
         self.overview.status()

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::{Attempted, Tap};
 use crate::app::{App, Running};
-use crate::contract::{Client, Message as RawMessage, Outgoing};
+use crate::contract::{Client, Message as RawMessage, Outgoing, Receipt};
 use crate::dead_letters::{DeadLetter, Filter};
 use crate::publisher::Publisher;
 use crate::{Message, publisher};
@@ -66,15 +66,16 @@ impl TestApp {
     }
 
     /// Publishes a message to its type's topic, and goes on until nothing is left to do but to wait.
+    ///
+    /// # Panics
+    /// Nobody receives it.
     pub async fn deliver<M: Message + Serialize>(&self, message: &M) {
-        let sent = self.send_one(Outgoing::to_topic(M::TOPIC, encode(message))).await;
-        self.check("not delivered", sent);
+        self.deliver_to(M::TOPIC, encode(message)).await;
     }
 
     /// The same with any message, such as one that does not decode, or has headers of its own.
     pub async fn deliver_to(&self, topic: &str, message: RawMessage) {
-        let sent = self.send_one(Outgoing::to_topic(topic, message)).await;
-        self.check("not delivered", sent);
+        self.send(topic, vec![message]).await;
     }
 
     /// The same with many messages at once: a batch for a listener that takes batches.
@@ -82,21 +83,25 @@ impl TestApp {
         &self,
         messages: impl IntoIterator<Item = &'a M>,
     ) {
-        let batch = messages
-            .into_iter()
-            .map(|message| Outgoing::to_topic(M::TOPIC, encode(message)))
-            .collect();
-        for sent in self.running.publisher().untapped().publish(batch).await {
-            self.check("not delivered", sent.map(drop));
-        }
-        self.settle().await;
+        self.send(M::TOPIC, messages.into_iter().map(encode).collect())
+            .await;
     }
 
-    async fn send_one(&self, outgoing: Outgoing) -> Result<(), crate::Error> {
-        let publisher = self.running.publisher().untapped();
-        let sent = publisher.publish(vec![outgoing]).await.pop();
+    async fn send(&self, topic: &str, messages: Vec<RawMessage>) {
+        let outgoing = |message| Outgoing::to_topic(topic, message);
+        let batch = messages.into_iter().map(outgoing).collect();
+        let answers = self.running.publisher().untapped().publish(batch).await;
         self.settle().await;
-        sent.map_or(Ok(()), |answer| answer.map(drop))
+        for answer in answers {
+            match answer {
+                Ok(Receipt { received: true }) => (),
+                Ok(_) => panic!(
+                    "not delivered: nobody receives `{topic}`; the listeners are on: {}\n\n{self}",
+                    self.running.topics().join(", ")
+                ),
+                Err(error) => panic!("not delivered: {error}\n\n{self}"),
+            }
+        }
     }
 
     /// Goes on until nothing is left to do but to wait: for a retry's time, for a handler that sleeps. Takes a millisecond
@@ -220,13 +225,6 @@ impl TestApp {
             "there is no listener `{listener}`; listeners: {}",
             names.join(", ")
         );
-    }
-
-    #[track_caller]
-    fn check(&self, what: &str, result: Result<(), crate::Error>) {
-        if let Err(error) = result {
-            panic!("{what}: {error}\n\n{self}");
-        }
     }
 }
 
