@@ -17,10 +17,13 @@ const AT_ONCE: usize = 50_000;
 /// The count of a stream is a metric: what it counts may be gone.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Dead-letter streams read so far, by stream and group.
+/// A stream, and the topic and group whose dead letters are counted in it.
+type Key = (String, Arc<str>, Arc<str>);
+
+/// Dead-letter streams read so far.
 #[derive(Default)]
 pub(crate) struct Depths {
-    read: Mutex<HashMap<(String, Arc<str>), Counted>>,
+    read: Mutex<HashMap<Key, Counted>>,
 }
 
 #[derive(Default)]
@@ -76,7 +79,8 @@ impl Depths {
             ],
         };
         let mut all = self.read.lock().await;
-        let counted = all.entry((stream.clone(), spec.group.clone())).or_default();
+        let key = (stream.clone(), spec.topic().clone(), spec.group.clone());
+        let counted = all.entry(key).or_default();
         // It was made anew.
         if counted.index.next() > counted.first.unwrap_or(0) + u64::from(count) + AT_ONCE as u64 {
             *counted = Counted::default();

@@ -1,0 +1,47 @@
+//! How many dead letters wait.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use postrider_contract::{Broker, Outgoing, Spec, Topology};
+use support::{PATIENCE, connect, dead, message, spec, unique};
+use tokio::time::{Instant, sleep};
+
+/// Asks until so many dead letters are told for each. The broker counts what is in a stream every five seconds.
+async fn waits_for(broker: &Arc<dyn Broker>, specs: &[Spec], wanted: &[Option<u64>]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let told: Vec<_> = broker.status(specs).await.unwrap();
+        let told: Vec<_> = told.iter().map(|status| status.dead).collect();
+        if told == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{told:?} where there are {wanted:?}");
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// A dead letter of this listener's is written.
+async fn dies(broker: &Arc<dyn Broker>, of: &Spec) {
+    let topic = of.dead_letter.clone().expect("a dead-letter topic");
+    let letter = dead(&message("m"), of.topic(), &of.group).message;
+    for answer in broker.publish(vec![Outgoing::to_topic(topic, letter)]).await {
+        answer.expect("confirmed");
+    }
+}
+
+/// Topics of one group have a dead-letter topic in common: each is told its own.
+#[tokio::test]
+async fn listeners_that_share_a_dead_letter_topic_are_counted_apart() {
+    let shared = unique("shared");
+    let specs = ["one", "two"].map(|topic| Spec {
+        dead_letter: Some(shared.as_str().into()),
+        ..spec(&unique(topic), "g")
+    });
+    let broker = connect().await;
+    broker.plan(&specs, Topology::Declare).await.unwrap();
+    dies(&broker, &specs[1]).await;
+    waits_for(&broker, &specs, &[Some(0), Some(1)]).await;
+}
