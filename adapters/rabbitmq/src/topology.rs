@@ -161,7 +161,6 @@ impl Topology {
             return Ok(());
         }
         declarer.exchange(INBOX, ExchangeKind::Direct, None).await?;
-        declarer.exchange(MARKS, ExchangeKind::Direct, None).await?;
         declarer.exchange(UNROUTED, ExchangeKind::Topic, None).await?;
         declarer.queue(UNROUTED, keeping_queue()).await?;
         declarer
@@ -210,6 +209,7 @@ impl Topology {
                 .bind_queue(&stream, &self.layout.exchange, &fallback)
                 .await?;
         }
+        declarer.exchange(MARKS, ExchangeKind::Direct, None).await?;
         declarer.bind_queue(&stream, MARKS, &stream).await
     }
 
