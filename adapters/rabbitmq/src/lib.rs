@@ -24,7 +24,7 @@
 //! |---|---|
 //! | topic | a routing key on the durable topic exchange `postrider` |
 //! | group | the durable quorum queue `<topic>.<group>`; `<topic>.<group>:ordered` with single active consumer |
-//! | broadcast | an exclusive queue of each connection |
+//! | broadcast | an exclusive queue of each connection, gone with it, which counts in `postrider.lost` |
 //! | inbox | the direct exchange `postrider.inbox`, routing key `<topic>.<group>` |
 //! | delay | the ladder `postrider.delay.00` to `.19`: quorum queues of 100 ms × 2^n, together up to 29 h |
 //! | dead-letter topic | a stream of its name, bound to the topic exchange |

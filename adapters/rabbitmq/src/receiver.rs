@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use lapin::Consumer;
 use lapin::options::BasicCancelOptions;
-use postrider_contract::{
-    Delivery, Error, ErrorKind, Event, Origin, Position, Receiver, Sharing, Token, return_path,
-};
+use postrider_contract::{Delivery, Error, ErrorKind, Event, Origin, Position, Receiver, Token, return_path};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -67,9 +65,15 @@ impl RabbitReceiver {
         match news {
             Some(News::Open(flow)) => {
                 self.former.clear();
+                let has_another_queue = self.subscribed.is_broadcast() && flow.epoch > 1;
                 self.flow = Some(flow);
                 if self.paused && !self.stays_active() {
                     self.stop_fetching();
+                }
+                if has_another_queue {
+                    // What was in the former one is gone with it, and what was published until now.
+                    self.later.push_back(Event::Ready);
+                    return Ok(Event::Gap { lost: None });
                 }
                 Ok(Event::Ready)
             }
@@ -98,7 +102,7 @@ impl RabbitReceiver {
         self.former.clear();
         if let Some(flow) = self.flow.take() {
             // The queue of a broadcast instance is gone with its channel: nobody else gets what came from it.
-            if self.subscribed.spec.sharing == Sharing::Group {
+            if !self.subscribed.is_broadcast() {
                 self.later.push_back(Event::Revoked {
                     lanes: vec![LANE],
                     deadline: Duration::ZERO,
@@ -211,7 +215,7 @@ impl RabbitReceiver {
                     ladder::destination(delivery.routing_key.as_str()),
                     Some(Destination::Inbox(_))
                 );
-        let returned = returned && spec.sharing == Sharing::Group;
+        let returned = returned && !self.subscribed.is_broadcast();
         let inbound = properties::inbound(&delivery.properties, delivery.data, returned);
         let origin = if returned {
             return_path(&inbound.message)
@@ -250,7 +254,7 @@ impl RabbitReceiver {
     /// be given what follows before what is still held here; the channel is closed once nothing is. Nor where the queue would
     /// go with its only consumer. Nothing is asked for meanwhile, and the prefetch bounds what the broker sends.
     fn stays_active(&self) -> bool {
-        self.subscribed.is_ordered() || self.subscribed.spec.sharing == Sharing::Broadcast
+        self.subscribed.is_ordered() || self.subscribed.is_broadcast()
     }
 
     /// Cancels the consumer. The frame is queued at the first poll, and the client library takes the answer by itself.

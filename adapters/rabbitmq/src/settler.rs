@@ -66,8 +66,10 @@ impl Settler for RabbitSettler {
             match &settlement.verdict {
                 Verdict::Release => plain.push((n, (settlement.token, false))),
                 Verdict::Ack { emit } if emit.is_empty() => plain.push((n, (settlement.token, true))),
-                // What cannot be acknowledged any more needs no copy: the original comes again.
-                Verdict::Ack { .. } if !self.subscribed.holds(settlement.token) => {
+                // What cannot be acknowledged any more needs no copy where the original comes again.
+                Verdict::Ack { .. }
+                    if !self.subscribed.is_broadcast() && !self.subscribed.holds(settlement.token) =>
+                {
                     answers[n] = Some(Settled::Stale);
                 }
                 Verdict::Ack { .. } => copying.push((n, settlement)),
@@ -115,8 +117,14 @@ impl Settler for RabbitSettler {
 impl RabbitSettler {
     fn tell(&self, verdicts: &[(usize, (Token, bool))], answers: &mut [Option<Settled>]) {
         let tokens: Vec<(Token, bool)> = verdicts.iter().map(|(_, verdict)| *verdict).collect();
-        for ((n, _), fresh) in verdicts.iter().zip(self.subscribed.settle(&tokens)) {
-            answers[*n] = Some(if fresh { Settled::Done } else { Settled::Stale });
+        // What does not come again is done, also where its queue is gone.
+        let alone = self.subscribed.is_broadcast();
+        for ((n, (_, acked)), fresh) in verdicts.iter().zip(self.subscribed.settle(&tokens)) {
+            answers[*n] = Some(if fresh || alone && *acked {
+                Settled::Done
+            } else {
+                Settled::Stale
+            });
         }
     }
 }

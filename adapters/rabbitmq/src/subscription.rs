@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use lapin::options::{BasicAckOptions, BasicNackOptions, BasicQosOptions};
 use lapin::{Channel, Consumer};
-use postrider_contract::{Delivery, Order, Spec, Token};
+use postrider_contract::{Delivery, Order, Sharing, Spec, Token};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
@@ -226,6 +226,11 @@ impl Subscribed {
     /// Whether order is kept, and so something may have to be brought again.
     pub(crate) fn is_ordered(&self) -> bool {
         self.spec.order == Order::ByKey
+    }
+
+    /// Whether the queue is this instance's own, and gone with its channel: nothing of it comes again.
+    pub(crate) fn is_broadcast(&self) -> bool {
+        self.spec.sharing == Sharing::Broadcast
     }
 
     /// What is to be brought again first.
