@@ -25,9 +25,9 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Whether nothing is unsettled.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.again.is_empty()
+    /// Whether nobody has any of them in hand.
+    pub(crate) fn none_is_out(&self) -> bool {
+        self.out.is_empty()
     }
 
     /// It was handed to the runtime.

@@ -25,7 +25,7 @@ const ASSURE: Duration = Duration::from_secs(10);
 /// A channel that lived this long was a good one.
 const GOOD: Duration = Duration::from_secs(5);
 
-/// How long is waited for a moment in which nothing is unsettled, and how often it is looked for.
+/// How long others may be held up for a moment in which nothing is unsettled, and how often it is looked for.
 const CALM: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(5);
 /// How often while it is paused.
@@ -159,10 +159,7 @@ async fn wait_for_end(ended: &mut mpsc::UnboundedReceiver<End>, epoch: u32) -> O
 /// Fetches more where less was fetched than the listener wishes: once a connection apart has proved sound, and while what is
 /// fetched is settled in time. Never ends.
 ///
-/// A consumer with another prefetch takes over on the same channel, so nothing is delivered twice. Where order is kept that
-/// will not do: cancelled, the first consumer would hand the queue over to another instance, which would be given what
-/// follows before what is unsettled here. So the channel is closed at a moment when nothing is; the receiver finds that,
-/// and another one is opened.
+/// A consumer with another prefetch takes over on the same channel, so nothing is delivered twice.
 fn lift<'a>(
     subscribed: &'a Subscribed,
     flow: &Flow,
@@ -170,27 +167,16 @@ fn lift<'a>(
 ) -> impl Future<Output = ()> + use<'a> {
     let (alone, channel, queue) = (flow.alone, flow.channel.clone(), flow.queue.clone());
     async move {
-        let overdue = subscribed.shared.settings.consumer_timeout;
         let mut alone = alone;
         while alone || subscribed.prefetch.is_reduced() {
-            if alone && subscribed.is_ordered() {
-                while subscribed.shared.quarantine.is_on() {
-                    sleep(quarantine::SOUND).await;
-                }
-                comes_to_calm(subscribed).await;
-            } else if alone {
+            if subscribed.is_ordered() {
+                return reopen(subscribed, channel, alone).await;
+            }
+            if alone {
                 sleep(quarantine::SOUND).await;
             } else {
-                subscribed.prefetch.could_be_twice(overdue).await;
-                // The channel is not closed for this under what is unsettled.
-                if subscribed.is_ordered() && !comes_to_calm(subscribed).await {
-                    continue;
-                }
+                subscribed.could_fetch_twice().await;
                 subscribed.prefetch.double();
-            }
-            if subscribed.is_ordered() {
-                let _ = answer(&channel, channel.close(200, "OK".into())).await;
-                break;
             }
             alone = false;
             match take_over(subscribed, &channel, &queue).await {
@@ -208,6 +194,38 @@ fn lift<'a>(
     }
 }
 
+/// The same where order is kept. There no consumer can take over: cancelled, the first one would hand the queue over to another
+/// instance, which would be given what follows before what is unsettled here. So nothing more is handed out until nothing is
+/// unsettled, and the channel is closed then; the receiver finds that, and another one is opened. Never ends.
+async fn reopen(subscribed: &Subscribed, channel: Channel, alone: bool) {
+    // Until the receiver has found it: what it has of a closed channel others may have handled.
+    let _held_back = loop {
+        if alone {
+            while subscribed.shared.quarantine.is_on() {
+                sleep(quarantine::SOUND).await;
+            }
+        } else {
+            subscribed.could_fetch_twice().await;
+        }
+        let held_back = subscribed.hold_back();
+        let calm = settled(subscribed, GLANCE);
+        // Where one is fetched at a time nothing waits behind it here. Otherwise one that takes long must not hold up all.
+        if alone {
+            calm.await;
+            break held_back;
+        }
+        if timeout(CALM, calm).await.is_ok() {
+            subscribed.prefetch.double();
+            break held_back;
+        }
+    };
+    let _ = answer(&channel, channel.close(200, "OK".into())).await;
+    // The channel must not be kept open from here.
+    drop(channel);
+    subscribed.again.notify_one();
+    std::future::pending::<()>().await;
+}
+
 /// Another consumer on the same channel, with the prefetch of now.
 async fn take_over(
     subscribed: &Subscribed,
@@ -217,11 +235,6 @@ async fn take_over(
     let prefetch = subscribed.prefetch.now();
     answer(channel, channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
     consume(subscribed, channel, queue).await
-}
-
-/// Waits a while for a moment in which nothing is unsettled; whether it came.
-async fn comes_to_calm(subscribed: &Subscribed) -> bool {
-    timeout(CALM, settled(subscribed, GLANCE)).await.is_ok()
 }
 
 /// Closes the channel of a paused subscription that keeps order, once nothing of it is unsettled: what was fetched goes back,
@@ -243,7 +256,7 @@ fn rest<'a>(subscribed: &'a Subscribed, flow: &Flow) -> impl Future<Output = ()>
     }
 }
 
-/// Waits until nothing is unsettled, and the broker knows.
+/// Waits until nothing is in hand, and the broker knows what is settled.
 async fn settled(subscribed: &Subscribed, glance: Duration) {
     loop {
         if subscribed.is_settled() {

@@ -134,6 +134,12 @@ impl RabbitReceiver {
             .is_some_and(|flow| !flow.channel.status().connected())
     }
 
+    /// The channel was found cut off.
+    fn lose(&mut self) {
+        let why = self.last_words();
+        self.lost(why.as_ref());
+    }
+
     /// Why a channel has ended, behind what it brought: that is stale.
     fn last_words(&mut self) -> Option<lapin::Error> {
         loop {
@@ -331,6 +337,12 @@ impl Receiver for RabbitReceiver {
             if let Ok(news) = self.news.try_recv() {
                 return self.hear(Some(news));
             }
+            let held_back = self.subscribed.is_held_back();
+            if held_back && self.is_cut_off() {
+                self.lose();
+                continue;
+            }
+            let max = if held_back { 0 } else { max };
             let gives_back = self.paused && !self.stays_active();
             if gives_back {
                 self.give_back();
@@ -363,11 +375,10 @@ impl Receiver for RabbitReceiver {
                     }
                     Look::Ended(why) => self.lost(why.as_ref()),
                 },
-                () = subscribed.again.notified(), if max > 0 && subscribed.is_ordered() => {}
+                () = subscribed.again.notified(), if subscribed.is_ordered() => {}
                 () = sleep(LOOK), if idle => {
                     if self.is_cut_off() {
-                        let why = self.last_words();
-                        self.lost(why.as_ref());
+                        self.lose();
                     }
                 }
             }

@@ -101,9 +101,11 @@ pub(crate) struct Subscribed {
     pub(crate) prefetch: Prefetch,
     /// Nothing is to be fetched for now.
     paused: watch::Sender<bool>,
+    /// Nothing that was fetched is to be handed out for now.
+    held_back: AtomicBool,
     /// A connection of its own, for quarantine.
     apart: OnceLock<Arc<Link>>,
-    /// Something is to be brought again.
+    /// Something is to be brought again, or something else about what may be handed out has changed.
     pub(crate) again: Notify,
     /// The first settlement was queued.
     queued: Notify,
@@ -138,6 +140,7 @@ impl Subscribed {
             prefetch: Prefetch::new(spec.in_flight),
             together: (spec.in_flight as usize / 4).clamp(1, TOGETHER),
             paused: watch::Sender::new(false),
+            held_back: AtomicBool::new(false),
             apart: OnceLock::new(),
             again: Notify::new(),
             queued: Notify::new(),
@@ -239,11 +242,29 @@ impl Subscribed {
         current.open.as_mut()?.held.as_mut()?.take_again()
     }
 
-    /// Whether everything that came to an ordered subscription is settled.
+    /// Hands out nothing until the answer is dropped, where order is kept.
+    pub(crate) fn hold_back(&self) -> HeldBack<'_> {
+        let held_back = HeldBack(self);
+        held_back.set(true);
+        held_back
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
+    /// Waits until it is seen that twice as much as is fetched now would be settled in time.
+    pub(crate) async fn could_fetch_twice(&self) {
+        self.prefetch
+            .could_be_twice(self.shared.settings.consumer_timeout)
+            .await;
+    }
+
+    /// Whether everything that came to an ordered subscription is settled or was given back.
     pub(crate) fn is_settled(&self) -> bool {
         let current = self.current();
         let held = current.open.as_ref().and_then(|open| open.held.as_ref());
-        held.is_none_or(Held::is_empty)
+        held.is_none_or(Held::none_is_out)
     }
 
     /// Whether a delivery can still be settled.
@@ -338,6 +359,22 @@ impl Subscribed {
 
     fn current(&self) -> MutexGuard<'_, Current> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While it lives, nothing is handed out.
+pub(crate) struct HeldBack<'a>(&'a Subscribed);
+
+impl HeldBack<'_> {
+    fn set(&self, is_held_back: bool) {
+        self.0.held_back.store(is_held_back, Ordering::Relaxed);
+        self.0.again.notify_one();
+    }
+}
+
+impl Drop for HeldBack<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use postrider_contract::{Event, Order, Verdict};
+use postrider_contract::{Broker, Event, Order, Spec, Verdict};
 use support::{PATIENCE, Sub, connect, message, open, publish, raw, spec, unique, url};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Longer than one message is taken at a time after one that could not be parsed.
 const QUARANTINE: Duration = Duration::from_secs(100);
@@ -67,17 +69,11 @@ async fn takes(sub: &mut Sub, numbers: std::ops::Range<u32>) {
     }
 }
 
-/// While messages that cannot be parsed are about, one is taken at a time. Nobody else is given what follows meanwhile, nor
-/// when that is over.
-#[tokio::test(flavor = "multi_thread")]
-async fn quarantine_keeps_the_order() {
-    let (topic, beside) = (unique("quarantine"), unique("beside"));
-    let mut ordered = spec(&topic, "g");
-    ordered.order = Order::ByKey;
-    ordered.in_flight = 4;
-    let (first, second) = (connect().await, connect().await);
-    let mut former = open(&first, ordered.clone()).await;
-    let mut victim = open(&first, spec(&beside, "g")).await;
+/// A message that cannot be parsed has come on the first one's connection: its ordered listener takes one at a time.
+async fn quarantined(first: &Arc<dyn Broker>, ordered: Spec) -> (Sub, Sub) {
+    let beside = unique("beside");
+    let mut former = open(first, ordered).await;
+    let mut victim = open(first, spec(&beside, "g")).await;
     let there = url();
     tokio::task::spawn_blocking(move || raw::publish(&there, "postrider", &beside, b"\xff\xfe", b"bytes"))
         .await
@@ -86,6 +82,19 @@ async fn quarantine_keeps_the_order() {
         sub.until(|event| matches!(event, Event::Degraded(_))).await;
     }
     former.until(|event| matches!(event, Event::Ready)).await;
+    (former, victim)
+}
+
+/// While messages that cannot be parsed are about, one is taken at a time. Nobody else is given what follows meanwhile, nor
+/// when that is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_keeps_the_order() {
+    let topic = unique("quarantine");
+    let mut ordered = spec(&topic, "g");
+    ordered.order = Order::ByKey;
+    ordered.in_flight = 4;
+    let (first, second) = (connect().await, connect().await);
+    let (mut former, _victim) = quarantined(&first, ordered.clone()).await;
     let mut next = open(&second, ordered).await;
     for n in 0..10 {
         publish(&second, &topic, message(&n.to_string()).with_key("k")).await;
@@ -122,4 +131,42 @@ async fn quarantine_keeps_the_order() {
     second.close(PATIENCE).await.unwrap();
     takes(&mut former, 14..18).await;
     first.close(PATIENCE).await.unwrap();
+}
+
+/// Handles so many, slowly: the next one that waits comes as soon as one is acknowledged.
+async fn handles(sub: &mut Sub, many: usize, running: &AtomicBool, begun: &AtomicUsize) {
+    for _ in 0..many {
+        let delivery = sub.within(QUARANTINE).await.expect("it gets its turn");
+        assert!(!running.swap(true, Ordering::Relaxed), "one after the other");
+        let n = begun.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(
+            delivery.message,
+            message(&n.to_string()).with_key("k"),
+            "in order"
+        );
+        sleep(Duration::from_millis(300)).await;
+        running.store(false, Ordering::Relaxed);
+        sub.ack(&delivery).await;
+    }
+}
+
+/// When more is taken again something is nearly always in hand, where much waits. It is settled before the queue changes hands.
+#[tokio::test(flavor = "multi_thread")]
+async fn quarantine_ends_in_order_under_a_backlog() {
+    const MANY: usize = 1_000;
+    let topic = unique("quarantine");
+    let mut ordered = spec(&topic, "g");
+    ordered.order = Order::ByKey;
+    let (first, second) = (connect().await, connect().await);
+    let (mut former, _victim) = quarantined(&first, ordered.clone()).await;
+    let mut next = open(&second, ordered).await;
+    for n in 0..MANY {
+        publish(&first, &topic, message(&n.to_string()).with_key("k")).await;
+    }
+    let (running, begun) = (AtomicBool::default(), AtomicUsize::default());
+    tokio::select! {
+        () = handles(&mut former, MANY, &running, &begun) => panic!("it keeps the queue"),
+        () = handles(&mut next, 10, &running, &begun) => {}
+    }
+    println!("{begun:?} were begun");
 }

@@ -3,9 +3,10 @@
 mod support;
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_contract::{Event, Settled, Verdict, names};
+use postrider_contract::{Broker, Event, Order, Settled, Verdict, names};
 use support::own::OwnBroker;
 use support::{connect_to, message, open, publish, spec};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -16,15 +17,21 @@ const EACH: Duration = Duration::from_millis(200);
 /// Halving from 64 to what is handled in time takes four or five ends of a channel.
 const USUAL: u32 = 6;
 
-/// What was fetched and never started while the channel was closed again and again is no sign of a crash.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_waits_behind_slow_handlers_is_rarely_redelivered() {
+/// A server that closes a channel on which something was unsettled for a second.
+async fn impatient() -> (OwnBroker, Arc<dyn Broker>) {
     let own = OwnBroker::start();
     own.rabbitmqctl(&[
         "eval",
         "application:set_env(rabbit, consumer_timeout, 1000), application:set_env(rabbit, channel_tick_interval, 250).",
     ]);
     let broker = connect_to(&own.url_with("?consumer_timeout=1s")).await;
+    (own, broker)
+}
+
+/// What was fetched and never started while the channel was closed again and again is no sign of a crash.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_behind_slow_handlers_is_rarely_redelivered() {
+    let (_own, broker) = impatient().await;
     let mut wishes = spec("t", "g");
     wishes.in_flight = 64;
     let mut sub = open(&broker, wishes).await;
@@ -92,5 +99,47 @@ async fn what_waits_behind_slow_handlers_is_rarely_redelivered() {
         for delivery in came {
             sub.ack(&delivery).await;
         }
+    }
+}
+
+/// Where order is kept, more is fetched by a channel that is opened anew when nothing is unsettled: that moment comes also where
+/// something always waits to be handled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ordered_listener_fetches_more_again_under_a_backlog() {
+    const WISH: usize = 8;
+    let (_own, broker) = impatient().await;
+    let mut wishes = spec("t", "g");
+    wishes.order = Order::ByKey;
+    wishes.in_flight = WISH as u32;
+    let mut sub = open(&broker, wishes).await;
+    for n in 0..500 {
+        publish(&broker, "t", message(&n.to_string())).await;
+    }
+    let too_slow = sub.one().await;
+    sub.until(|event| matches!(event, Event::Degraded(_))).await;
+    assert!(matches!(
+        sub.settle(&too_slow, Verdict::ACK).await,
+        Settled::Stale
+    ));
+    sub.until(|event| matches!(event, Event::Ready)).await;
+
+    // As much as comes is in hand, and half of it is settled when no more does.
+    let until = Instant::now() + support::PATIENCE;
+    let mut held = Vec::new();
+    let mut most = 0;
+    while held.len() < WISH {
+        assert!(Instant::now() < until, "{most} are fetched");
+        let mut came = Vec::new();
+        match timeout(Duration::from_millis(20), sub.receiver.next(WISH, &mut came)).await {
+            Ok(Ok(Event::Revoked { .. })) => held.clear(),
+            Ok(event) => drop(event.unwrap()),
+            Err(_) => {
+                for first in held.drain(..held.len().div_ceil(2)) {
+                    sub.ack(&first).await;
+                }
+            }
+        }
+        held.extend(came);
+        most = most.max(held.len());
     }
 }
