@@ -31,6 +31,8 @@ struct Counted {
     index: DeadIndex,
     /// The first offset that was kept when reading began.
     first: Option<u64>,
+    /// How many entries the server told at last.
+    seen: u32,
 }
 
 impl Depths {
@@ -52,9 +54,14 @@ impl Depths {
             }
             if let Some(topic) = &spec.dead_letter {
                 let stream = shared.topology.layout().stream(topic);
-                status.dead = match looking.look(&stream).await? {
-                    None => None,
-                    Some(queue) => self.dead(shared, spec, stream, queue.message_count()).await?,
+                let looked = looking.look(&stream).await?;
+                let key = (stream, spec.topic().clone(), spec.group.clone());
+                status.dead = match looked {
+                    None => {
+                        self.read.lock().await.remove(&key);
+                        None
+                    }
+                    Some(queue) => self.dead(shared, key, queue.message_count()).await?,
                 };
             }
             statuses.push(status);
@@ -62,34 +69,30 @@ impl Depths {
         Ok(statuses)
     }
 
-    async fn dead(
-        &self,
-        shared: &Shared,
-        spec: &Spec,
-        stream: String,
-        count: u32,
-    ) -> Result<Option<u64>, Error> {
+    async fn dead(&self, shared: &Shared, key: Key, count: u32) -> Result<Option<u64>, Error> {
         let layout = shared.topology.layout();
+        let (stream, topic, group) = &key;
         let owner = Owner {
-            source: spec.topic().to_string(),
-            group: spec.group.to_string(),
+            source: topic.to_string(),
+            group: group.to_string(),
             queues: [
-                layout.queue(spec.topic(), &spec.group, false),
-                layout.queue(spec.topic(), &spec.group, true),
+                layout.queue(topic, group, false),
+                layout.queue(topic, group, true),
             ],
         };
         let mut all = self.read.lock().await;
-        let key = (stream.clone(), spec.topic().clone(), spec.group.clone());
-        let counted = all.entry(key).or_default();
-        // It was made anew.
-        if counted.index.next() > counted.first.unwrap_or(0) + u64::from(count) + AT_ONCE as u64 {
+        let counted = all.entry(key.clone()).or_default();
+        let before = std::mem::replace(&mut counted.seen, count);
+        if count < before {
+            // It was cut or made anew, or the server was started anew and does not count yet.
             *counted = Counted::default();
+            return Ok(None);
         }
         let behind = |counted: &Counted| counted.index.next() < counted.first.unwrap_or(0) + u64::from(count);
         if !behind(counted) {
             return Ok(Some(counted.index.open_count()));
         }
-        let mut reader = StreamReader::open(&shared.lookout, &stream, counted.index.next()).await?;
+        let mut reader = StreamReader::open(&shared.lookout, stream, counted.index.next()).await?;
         for _ in 0..AT_ONCE {
             let Some(entry) = reader.next_within(PATIENCE).await? else {
                 break;

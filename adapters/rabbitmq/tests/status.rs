@@ -5,8 +5,9 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::options::QueueDeleteOptions;
 use postrider_contract::{Broker, Outgoing, Spec, Topology};
-use support::{PATIENCE, connect, dead, message, spec, unique};
+use support::{PATIENCE, connect, dead, lapin, message, spec, unique};
 use tokio::time::{Instant, sleep};
 
 /// Asks until so many dead letters are told for each. The broker counts what is in a stream every five seconds.
@@ -44,4 +45,47 @@ async fn listeners_that_share_a_dead_letter_topic_are_counted_apart() {
     broker.plan(&specs, Topology::Declare).await.unwrap();
     dies(&broker, &specs[1]).await;
     waits_for(&broker, &specs, &[Some(0), Some(1)]).await;
+}
+
+/// A dead-letter topic that is deleted and declared anew is counted from its beginning.
+#[tokio::test]
+async fn a_deleted_dead_letter_topic_is_counted_anew() {
+    let wishes = [spec(&unique("anew"), "g")];
+    let broker = connect().await;
+    broker.plan(&wishes, Topology::Declare).await.unwrap();
+    dies(&broker, &wishes[0]).await;
+    waits_for(&broker, &wishes, &[Some(1)]).await;
+
+    let stream = wishes[0].dead_letter.as_deref().expect("a dead-letter topic");
+    let deleted = lapin()
+        .await
+        .queue_delete(stream.into(), QueueDeleteOptions::default())
+        .await;
+    deleted.unwrap();
+    waits_for(&broker, &wishes, &[None]).await;
+    broker.plan(&wishes, Topology::Declare).await.unwrap();
+    waits_for(&broker, &wishes, &[Some(0)]).await;
+    dies(&broker, &wishes[0]).await;
+    waits_for(&broker, &wishes, &[Some(1)]).await;
+}
+
+/// As where it is cut by age, or declared anew between two looks.
+#[tokio::test]
+async fn a_dead_letter_topic_that_becomes_shorter_is_counted_anew() {
+    let wishes = [spec(&unique("shorter"), "g")];
+    let broker = connect().await;
+    broker.plan(&wishes, Topology::Declare).await.unwrap();
+    for _ in 0..3 {
+        dies(&broker, &wishes[0]).await;
+    }
+    waits_for(&broker, &wishes, &[Some(3)]).await;
+    let stream = wishes[0].dead_letter.as_deref().expect("a dead-letter topic");
+    let deleted = lapin()
+        .await
+        .queue_delete(stream.into(), QueueDeleteOptions::default())
+        .await;
+    deleted.unwrap();
+    broker.plan(&wishes, Topology::Declare).await.unwrap();
+    dies(&broker, &wishes[0]).await;
+    waits_for(&broker, &wishes, &[Some(1)]).await;
 }
