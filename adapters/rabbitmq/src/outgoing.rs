@@ -148,7 +148,7 @@ pub(crate) fn mark(stream: &str, message: Message) -> Result<Parcel, Error> {
 
 /// The message of an inbox that was unrouted for a while, on its way again.
 pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8>) -> Parcel {
-    let properties = properties::without_deaths(properties);
+    let properties = properties::without_traces(properties);
     let mark = match properties.message_id() {
         Some(id) => Mark::MessageId(id.as_str().into()),
         None => Mark::Number(number()),

@@ -288,12 +288,15 @@ pub(crate) fn with_return_tag(properties: BasicProperties, number: i64) -> Basic
     properties.with_headers(table)
 }
 
-/// Takes out what dead-lettering inside the broker left: kept live, it makes the broker drop the message the next time.
-pub(crate) fn without_deaths(properties: BasicProperties) -> BasicProperties {
+/// Takes out what the broker left: kept live, the deaths make it drop the message the next time, and its count of deliveries
+/// was that of another queue.
+pub(crate) fn without_traces(properties: BasicProperties) -> BasicProperties {
     let Some(table) = properties.headers() else {
         return properties;
     };
-    let kept = |(name, _): &(&ShortString, &AMQPValue)| !tells_of_a_death(name.as_str());
+    let kept = |(name, _): &(&ShortString, &AMQPValue)| {
+        !tells_of_a_death(name.as_str()) && !COUNTS.contains(&name.as_str())
+    };
     let table: BTreeMap<ShortString, AMQPValue> = table
         .into_iter()
         .filter(kept)

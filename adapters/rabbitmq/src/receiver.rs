@@ -228,10 +228,16 @@ impl RabbitReceiver {
         } else {
             Origin::Topic
         };
+        // The count of a first delivery is none of this queue's: somebody else wrote it.
+        let redeliveries = if delivery.redelivered {
+            inbound.redeliveries
+        } else {
+            0
+        };
         let delivery = Delivery {
             token,
             origin,
-            redeliveries: Some(inbound.redeliveries),
+            redeliveries: Some(redeliveries),
             topic: spec.topic().clone(),
             position: Position {
                 partition: None,

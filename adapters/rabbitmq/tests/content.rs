@@ -153,6 +153,9 @@ async fn the_return_path_is_proven() {
     let mut table = FieldTable::default();
     table.insert(names::ATTEMPT.into(), AMQPValue::LongLongInt(5));
     table.insert("x-death".into(), AMQPValue::LongString("forged".into()));
+    for count in ["x-delivery-count", "x-acquired-count"] {
+        table.insert(count.into(), AMQPValue::LongLongInt(25));
+    }
     let properties = BasicProperties::default().with_headers(table);
     let channel = lapin().await;
     for (exchange, key) in [("postrider", topic.clone()), ("", format!("{topic}.g"))] {
@@ -169,6 +172,7 @@ async fn the_return_path_is_proven() {
             .unwrap();
         let came = sub.one().await;
         assert_eq!(came.origin, Origin::Topic, "through {exchange:?}");
+        assert_eq!(came.redeliveries, Some(0), "through {exchange:?}");
         assert!(came.message.headers.get("postrider-original-x-death").is_some());
         sub.ack(&came).await;
     }

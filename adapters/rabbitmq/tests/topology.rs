@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use postrider_contract::{
@@ -245,10 +246,22 @@ async fn a_retry_outlives_its_queue() {
         .await
         .unwrap();
     tokio::time::sleep(Duration::from_millis(1_500)).await;
+    // As other groups look for theirs.
+    for _ in 0..21 {
+        let channel = lapin().await;
+        let options = BasicGetOptions::default();
+        while let Some(_of_another) = channel
+            .basic_get("postrider.unrouted".into(), options)
+            .await
+            .unwrap()
+        {}
+        channel.close(200, "OK".into()).await.unwrap();
+    }
     let broker = connect().await;
     let mut sub = open(&broker, wishes).await;
     let came = sub.one().await;
     assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("m"));
+    assert_eq!(came.redeliveries, Some(0), "by its own queue");
     assert!(matches!(
         came.origin,
         postrider_contract::Origin::ReturnPath { .. }
@@ -460,7 +473,7 @@ async fn what_the_broker_gives_up_is_in(topic: &str, dead_letter: &str) {
     let channel = lapin().await;
     let queue = format!("{topic}.g");
     let got = channel
-        .basic_get(queue.as_str().into(), lapin::options::BasicGetOptions::default())
+        .basic_get(queue.as_str().into(), BasicGetOptions::default())
         .await
         .unwrap()
         .unwrap();
