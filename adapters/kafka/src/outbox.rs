@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use postrider_contract::{Address, Error, ErrorKind, Outgoing};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::inspector::{CUT_OFF, Inspector};
 use crate::naming::{DELAY_CLASSES, Purpose, check_topic, retry_topic};
@@ -26,7 +26,8 @@ pub(crate) struct Outbox {
     inspector: Inspector,
     pub(crate) publisher: Publisher,
     pub(crate) topics: Topics,
-    probing: tokio::sync::Mutex<()>,
+    /// Held by whoever looks for a broker: when one last refused us, and how.
+    probing: tokio::sync::Mutex<Option<(Instant, Error)>>,
     /// Spreads retries over the partitions of their class.
     turn: AtomicU32,
 }
@@ -179,15 +180,17 @@ impl Outbox {
             return going;
         }
         let mut ready = Vec::with_capacity(going.len());
-        let reachable = self.reachable().await;
+        let deadline = Instant::now() + self.settings.publish_timeout;
+        let reachable = self.reachable(deadline).await;
         let mut last: Option<(Arc<str>, Result<i32, Error>)> = None;
         for going in going {
             let topic = &going.destination.topic;
             let partitions = match &last {
                 Some((last, partitions)) if last == topic => partitions.clone(),
                 _ => {
+                    let purpose = going.destination.purpose;
                     let partitions = match &reachable {
-                        Ok(()) => self.topics.ensure(topic, going.destination.purpose).await,
+                        Ok(()) => self.topics.ensure_until(deadline, topic, purpose).await,
                         Err(error) => Err(error.clone()),
                     };
                     last = Some((topic.clone(), partitions.clone()));
@@ -223,16 +226,22 @@ impl Outbox {
         gone
     }
 
-    /// Waits while no broker is to be reached, so that what fails then is known never to have been sent.
-    async fn reachable(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + self.settings.publish_timeout;
+    /// Waits while no broker is to be reached, so that what fails then is known never to have been sent. One looks for a
+    /// broker, and the others wait for it.
+    async fn reachable(&self, deadline: Instant) -> Result<(), Error> {
+        if !self.publisher.down() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        let Ok(mut refusal) = timeout_at(deadline, self.probing.lock()).await else {
+            return Err(self.unreachable());
+        };
+        if let Some((_, error)) = refusal.as_ref().filter(|(told, _)| *told >= begun) {
+            return Err(error.clone());
+        }
         // Since when a broker answers others, and not the producer.
         let mut cut_off: Option<Instant> = None;
         while self.publisher.down() {
-            let _one = self.probing.lock().await;
-            if !self.publisher.down() {
-                break;
-            }
             let probe = self
                 .inspector
                 .ask(|inspector| inspector.probe(Duration::from_secs(1)));
@@ -243,11 +252,12 @@ impl Outbox {
                         self.publisher.renew()?;
                     }
                 }
-                Err(error) if !error.is_retryable() => return Err(error),
+                Err(error) if !error.is_retryable() => {
+                    *refusal = Some((Instant::now(), error.clone()));
+                    return Err(error);
+                }
                 Err(error) if Instant::now() >= deadline => {
-                    let shown = &self.settings.shown;
-                    let text = format!("no Kafka broker is to be reached at {shown}: nothing was sent");
-                    return Err(Error::new(ErrorKind::Unavailable, text).with_source(error));
+                    return Err(self.unreachable().with_source(error));
                 }
                 Err(_) => {
                     cut_off = None;
@@ -256,6 +266,12 @@ impl Outbox {
             }
         }
         Ok(())
+    }
+
+    fn unreachable(&self) -> Error {
+        let shown = &self.settings.shown;
+        let text = format!("no Kafka broker is to be reached at {shown}: nothing was sent");
+        Error::new(ErrorKind::Unavailable, text)
     }
 
     /// The partition for a retry, by its delay; others go by their key.

@@ -9,6 +9,7 @@ use postrider_contract::{Error, ErrorKind};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode as Code;
+use tokio::time::timeout_at;
 
 use crate::failure::{coded, failure};
 use crate::inspector::{Inspector, blocking};
@@ -129,8 +130,29 @@ impl Topics {
         if let Some(partitions) = self.known(topic) {
             return Ok(partitions);
         }
-        // One at a time: a burst to a new topic makes it once.
         let _making = self.making.lock().await;
+        self.make_missing(topic, purpose, record).await
+    }
+
+    /// The same for a publish, which waits only so long for others that look for topics and make them.
+    pub(crate) async fn ensure_until(
+        &self,
+        deadline: tokio::time::Instant,
+        topic: &str,
+        purpose: Purpose,
+    ) -> Result<i32, Error> {
+        if let Some(partitions) = self.known(topic) {
+            return Ok(partitions);
+        }
+        let Ok(_making) = timeout_at(deadline, self.making.lock()).await else {
+            let text = format!("topic `{topic}` could not be looked for in time: nothing was sent");
+            return Err(Error::new(ErrorKind::Unavailable, text));
+        };
+        self.make_missing(topic, purpose, self.seen(topic).record).await
+    }
+
+    /// One at a time: a burst to a new topic makes it once.
+    async fn make_missing(&self, topic: &str, purpose: Purpose, record: usize) -> Result<i32, Error> {
         if let Some(partitions) = self.known(topic) {
             return Ok(partitions);
         }

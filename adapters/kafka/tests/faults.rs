@@ -67,6 +67,51 @@ async fn a_dead_broker_is_told_and_survived() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// Publishes to all of these at once, which are refused as never sent. Answers when the last of them was.
+async fn refused_at_once(broker: &Arc<dyn Broker>, topics: impl Iterator<Item = String>) -> Duration {
+    let begun = Instant::now();
+    let mut publishes = tokio::task::JoinSet::new();
+    for topic in topics {
+        let broker = broker.clone();
+        publishes.spawn(async move {
+            let outgoing = Outgoing::to_topic(topic.as_str(), message("x"));
+            broker.publish(vec![outgoing]).await.remove(0).unwrap_err()
+        });
+    }
+    while let Some(error) = publishes.join_next().await {
+        assert_eq!(error.unwrap().kind(), ErrorKind::Unavailable, "it was never sent");
+    }
+    begun.elapsed()
+}
+
+/// They wait for one that looks for a broker, or for a topic, and no longer than each may.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_at_once_are_answered_in_time() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let topic = unique("together");
+    let broker = connect(&own, "&publish_timeout=3s").await;
+    publish(&broker, &topic, &["1"]).await;
+    own.verb("pause");
+    // It takes ten seconds and more to find out that nobody answers for a topic.
+    let took = refused_at_once(&broker, (0..5).map(|_| unique("new"))).await;
+    println!("frozen: {took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    own.verb("kill");
+    let error = loop {
+        let outgoing = Outgoing::to_topic(topic.as_str(), message("x"));
+        let error = broker.publish(vec![outgoing]).await.remove(0).unwrap_err();
+        if error.kind() == ErrorKind::Unavailable {
+            break error;
+        }
+    };
+    println!("{error:?}");
+    let took = refused_at_once(&broker, (0..50).map(|_| topic.clone())).await;
+    println!("killed: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    broker.close(PATIENCE).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_broker_leaves_publishes_unconfirmed() {
     let _turn = TURNS.acquire().await;
