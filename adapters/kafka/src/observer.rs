@@ -6,7 +6,7 @@ use postrider_contract::{Error, ErrorKind};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 
 use crate::failure;
 use crate::lock::lock;
@@ -43,8 +43,22 @@ impl ConsumerContext for Observer {}
 
 /// An error event: the code decides what it is, the reason says it.
 pub(crate) fn reported(error: &KafkaError, reason: &str) -> Error {
-    let kind = failure::code(error).map_or(ErrorKind::Internal, failure::kind);
+    let kind = match failure::code(error) {
+        Some(code) if is_cut(code, reason) => ErrorKind::Unavailable,
+        Some(code) => failure::kind(code),
+        None => ErrorKind::Internal,
+    };
     Error::new(kind, format!("Kafka: {}", one_line(reason)))
+}
+
+/// Whether a connection broke before the broker had an opinion on us: librdkafka gives that the codes of a refusal, and says
+/// the broker's reasons as `Broker: …`, its own as `Local: …`.
+fn is_cut(code: Code, reason: &str) -> bool {
+    match code {
+        Code::Authentication => reason.contains(" mechanism handshake failed: Local: "),
+        Code::SSL => reason.contains("SSL transport error: "),
+        _ => false,
+    }
 }
 
 /// Log lines of librdkafka: what a human must act on reaches them as an error or an event, so most of it is detail.
@@ -62,4 +76,43 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_is_no_refusal() {
+        for (code, reason, kind) in [
+            (
+                Code::Authentication,
+                "SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's supported mechanisms: (n/a)",
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::Authentication,
+                "SASL PLAIN mechanism handshake failed: Broker: Unsupported SASL mechanism: broker's supported mechanisms: X",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::Authentication,
+                "SASL authentication error: Authentication failed: Invalid username or password",
+                ErrorKind::Denied,
+            ),
+            (
+                Code::SSL,
+                "SSL handshake failed: SSL transport error: Connection timed out",
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::SSL,
+                "Failed to verify broker certificate: certificate has expired",
+                ErrorKind::Denied,
+            ),
+        ] {
+            let told = reported(&KafkaError::Global(code), reason);
+            assert_eq!(told.kind(), kind, "{told}");
+        }
+    }
 }

@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 
 use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Spec, Topology, Verdict, names};
 use rdkafka::admin::{AdminOptions, NewPartitions};
+use support::fence::Cluster;
 use support::own::OwnBroker;
-use support::{PATIENCE, admin, client, delete_topic, message, open, publish, retry_of, spec, text, unique};
+use support::{
+    PATIENCE, admin, client, delete_topic, message, open, publish, retry_of, spec, text, unique, with_options,
+};
 use tokio::sync::Semaphore;
 
 /// So many brokers at a time: five starting and freezing side by side starve each other on a small machine.
@@ -259,6 +262,46 @@ async fn what_differs_is_told() {
         text.contains("retention.ms=604800000") && text.contains("max.message.bytes=1048588"),
         "{text}"
     );
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// Whether the broker refuses the password, or the connection breaks before it has seen one: librdkafka has one code for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_breaks_before_the_password_is_no_refusal() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::with_password();
+    let fence = own.fence().await;
+    let connect = async |password: &str| {
+        let url = format!("kafka://user:{password}@127.0.0.1:{}", own.proxy_port());
+        let url = with_options(&url, "&publish_timeout=3s");
+        postrider_kafka::connect(&url, client("faults")).await
+    };
+    let refused = connect("crayon").await.err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+    let broker = connect("pencil").await.unwrap();
+    let topic = unique("password");
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["1"]).await;
+    assert_eq!(listener.drain(1, PATIENCE).await.len(), 1);
+
+    fence.set(Cluster::Away);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    fence.set(Cluster::Brief);
+    listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE / 4 {
+        assert!(listener.some(1, PATIENCE / 30).await.is_empty());
+        let outgoing = Outgoing::to_topic(topic.as_str(), message("2"));
+        let error = broker.publish(vec![outgoing]).await.remove(0).unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+    }
+    let away = connect("pencil").await.err().unwrap();
+    assert_eq!(away.kind(), ErrorKind::Unavailable, "{away}");
+
+    fence.set(Cluster::Whole);
+    listener.event(|event| matches!(event, Event::Ready)).await;
+    publish(&broker, &topic, &["3"]).await;
+    while text(&listener.one().await) != "3" {}
     broker.close(PATIENCE).await.unwrap();
 }
 

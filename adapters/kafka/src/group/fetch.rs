@@ -12,7 +12,6 @@ use super::member::Member;
 use super::renewal::{check, rewind};
 use super::routes::Route;
 use super::state::{Awaited, Shared, State};
-use crate::failure::failure;
 use crate::record::{Arena, Inbound, inbound};
 
 /// The longest that a poll waits: how soon a request to stop, pause or resume is seen.
@@ -142,13 +141,8 @@ impl Fetcher {
                     bytes += record.payload_len();
                     self.take(&record);
                 }
-                // Errors without a record have been told to the context too.
-                Some(Err(error)) => {
-                    let told = failure("receiving", &error);
-                    consumer.context().trouble(&error, told);
-                    return;
-                }
-                None => return,
+                // An error has been told to the context, with its reason.
+                Some(Err(_)) | None => return,
             }
             wait = Duration::ZERO;
         }

@@ -18,7 +18,7 @@ use super::gap;
 use super::lane::Lane;
 use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
-use crate::failure::{code, kind};
+use crate::failure::code;
 use crate::incarnation;
 use crate::inspector::{metadata, names_brokers};
 use crate::observer;
@@ -111,12 +111,12 @@ impl Member {
     }
 
     /// Something went wrong that librdkafka tells and goes on from.
-    pub(crate) fn trouble(&self, error: &KafkaError, told: Error) {
+    fn trouble(&self, error: &KafkaError, told: Error) {
         let Some(code) = code(error).filter(|_| self.is_current()) else {
             return;
         };
         tracing::debug!(target: "postrider::kafka", group = self.group, %code, error = %told, "consumer");
-        if kind(code) == ErrorKind::Denied {
+        if told.kind() == ErrorKind::Denied {
             return self.shared.fail(told);
         }
         match code {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 const METADATA: i16 = 3;
+const SASL_HANDSHAKE: i16 = 17;
 /// From this version on, arrays and strings are compact and fields have tags.
 const FLEXIBLE: i16 = 9;
 
@@ -27,6 +28,8 @@ pub enum Cluster {
     Fenced,
     /// Nothing: connections are ended.
     Away,
+    /// The broker, and new connections are ended before it has seen a password.
+    Brief,
 }
 
 pub struct Fence {
@@ -80,18 +83,29 @@ async fn connection(mut client: TcpStream, to: u16, cluster: watch::Receiver<Clu
     let (from_client, to_client) = client.split();
     let (from_broker, to_broker) = broker.split();
     tokio::try_join!(
-        requests(from_client, to_broker, &asked),
+        requests(from_client, to_broker, &asked, &cluster),
         answers(from_broker, to_client, &asked, &cluster),
     )
     .map(drop)
 }
 
-async fn requests(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, asked: &Asked) -> io::Result<()> {
+async fn requests(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    asked: &Asked,
+    cluster: &watch::Receiver<Cluster>,
+) -> io::Result<()> {
     loop {
         let request = frame(&mut from).await?;
-        if number16(&request, 0) == METADATA {
-            let (version, number) = (number16(&request, 2), number32(&request, 4));
-            asked.lock().unwrap().insert(number, version);
+        match number16(&request, 0) {
+            METADATA => {
+                let (version, number) = (number16(&request, 2), number32(&request, 4));
+                asked.lock().unwrap().insert(number, version);
+            }
+            SASL_HANDSHAKE if *cluster.borrow() == Cluster::Brief => {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            _ => {}
         }
         send(&mut to, &request).await?;
     }

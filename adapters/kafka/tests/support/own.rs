@@ -21,6 +21,21 @@ impl OwnBroker {
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "allow.everyone.if.no.acl.found=true",
         ];
+        Self::with(&settings)
+    }
+
+    /// One that wants a password of those who come by way of a proxy: of the user `user`, `pencil`.
+    pub fn with_password() -> Self {
+        let settings = [
+            "listener.security.protocol.map=CLIENT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.name.proxied.sasl.enabled.mechanisms=PLAIN",
+            "listener.name.proxied.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_user=\"pencil\";",
+        ];
+        Self::with(&settings)
+    }
+
+    fn with(settings: &[&str]) -> Self {
         let own = postrider_own_broker::OwnBroker::prepare(Server::Kafka);
         let own = own.with("POSTRIDER_TEST_KAFKA_SETTINGS", settings.join("\n"));
         own.up();
@@ -36,7 +51,12 @@ impl OwnBroker {
     pub async fn fenced(&self, options: &str) -> (Fence, BrokerUrl) {
         let port = self.proxy_port();
         let url = super::with_options(&format!("kafka://127.0.0.1:{port}"), options);
-        (Fence::start(port, self.behind_port()).await, url)
+        (self.fence().await, url)
+    }
+
+    /// A proxy before it.
+    pub async fn fence(&self) -> Fence {
+        Fence::start(self.proxy_port(), self.behind_port()).await
     }
 }
 
