@@ -71,6 +71,8 @@
 //!   no broker for four seconds while another one of the connection did is made anew. For a listener that is a rebalance: what
 //!   its handlers were at comes again, and it is degraded until the group has taken in the new consumer, which can take
 //!   another `session_timeout`.
+//! - Records that are damaged in the log hold up their partition, and the listener is degraded for as long as they do. To go
+//!   on without them, stop the group and set its position behind them (`kafka-consumer-groups --reset-offsets`).
 //! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.
 
 mod broker;

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -302,6 +303,58 @@ async fn a_connection_that_breaks_before_the_password_is_no_refusal() {
     listener.event(|event| matches!(event, Event::Ready)).await;
     publish(&broker, &topic, &["3"]).await;
     while text(&listener.one().await) != "3" {}
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// It stands still, which is told for as long as it does, and the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_cannot_be_read_is_told() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let topic = unique("corrupt");
+    let broker = connect(&own, "&partitions=2&compression=gzip").await;
+    let spec = spec(&topic, "g");
+    broker
+        .plan(std::slice::from_ref(&spec), Topology::Declare)
+        .await
+        .unwrap();
+    let keyed = |n: u32| message(&n.to_string()).with_key(n.to_string());
+    let batch = (0..100).map(|n| Outgoing::to_topic(topic.as_str(), keyed(n)));
+    for answer in broker.publish(batch.collect()).await {
+        answer.unwrap();
+    }
+    let log = own
+        .directory()
+        .join(format!("data/{topic}-0/00000000000000000000.log"));
+    let whole = std::fs::read(&log).unwrap();
+    // What follows the header of a batch is compressed.
+    let write = |bytes: &[u8]| {
+        let log = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
+        log.write_all_at(&bytes[61..], 61).unwrap();
+    };
+    write(&vec![0xff; whole.len()]);
+
+    let mut listener = open(&broker, spec.clone()).await;
+    let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    println!("{told:?}");
+    let readable = listener.drain(100, PATIENCE / 10).await.len();
+    assert!((1..100).contains(&readable), "{readable}");
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE / 5 {
+        let mut none = Vec::new();
+        let next = listener.receiver.next(0, &mut none);
+        let told = tokio::time::timeout(Duration::from_secs(1), next).await;
+        assert!(told.is_err(), "it still stands still: {told:?}");
+    }
+    let status = broker.status(&[spec]).await.unwrap().remove(0);
+    assert_eq!(status.waiting, Some(100 - readable as u64), "{status:?}");
+
+    write(&whole);
+    listener.event(|event| matches!(event, Event::Ready)).await;
+    assert_eq!(
+        listener.drain(100 - readable, PATIENCE).await.len(),
+        100 - readable
+    );
     broker.close(PATIENCE).await.unwrap();
 }
 

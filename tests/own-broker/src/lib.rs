@@ -121,6 +121,11 @@ impl OwnBroker {
         }
     }
 
+    /// Where it keeps its data and its log.
+    pub fn directory(&self) -> PathBuf {
+        self.directory.join(self.server.name())
+    }
+
     /// Starts it (again) and waits until it answers.
     pub fn up(&self) {
         self.verb("start");

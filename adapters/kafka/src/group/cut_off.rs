@@ -44,8 +44,13 @@ impl Watch {
                 if !state.degraded {
                     return true;
                 }
-                // It has yet to be assigned something, which is told in another way.
+                let joined = state.joined;
                 drop(state);
+                // One partition cannot be read: what is settled of the others is committed.
+                if joined {
+                    return pause(shared, PROBE);
+                }
+                // It has yet to be assigned something, which is told in another way.
                 pause(shared, ANSWER);
                 return false;
             }

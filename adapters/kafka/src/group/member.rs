@@ -129,6 +129,12 @@ impl Member {
                 self.degrade(&told);
                 self.repair.notify_one();
             }
+            // A record that is damaged, or packed as librdkafka does not know.
+            Code::InvalidMessage
+            | Code::BadMessage
+            | Code::BadCompression
+            | Code::NotImplemented
+            | Code::MessageSizeTooLarge => self.stand_still(&told),
             Code::PollExceeded => tracing::warn!(
                 group = self.group,
                 "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
@@ -136,6 +142,13 @@ impl Member {
             _ if self.shared.lock().starting => self.degrade(&told),
             _ => {}
         }
+    }
+
+    /// A partition goes no further, and librdkafka tries it again for ever.
+    fn stand_still(&self, told: &Error) {
+        self.shared.lock().unreadable = Some(Instant::now());
+        let text = format!("a partition cannot be read, and what lies behind waits: {told}");
+        self.degrade(&Error::new(told.kind(), text));
     }
 
     fn degrade(&self, error: &Error) {

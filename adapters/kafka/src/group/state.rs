@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use postrider_contract::{Delivery, Error, Event, Token};
 
@@ -19,6 +19,8 @@ use crate::tracker::Received;
 pub(super) const LONGEST_SPAN: usize = 16 * 1024;
 /// How many messages of a partition of the return path are read ahead.
 const LONGEST_DELAYED: usize = 2000;
+/// A partition of which librdkafka does not say for so long that it cannot be read can be: it tries every half second.
+const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// Shared by the consumer's thread, the committing thread, receivers and settlers.
 pub(crate) struct Shared {
@@ -43,6 +45,7 @@ impl Shared {
                 dirty: false,
                 hurry: false,
                 joined: false,
+                unreadable: None,
                 generation: 0,
                 cut_off: false,
                 fresh: false,
@@ -153,6 +156,8 @@ pub(crate) struct State {
     pub(crate) hurry: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
+    /// When it was last told that some partition cannot be read, which is told again and again.
+    pub(crate) unreadable: Option<Instant>,
     /// Counts the consumers: only the one of the time has a say.
     pub(crate) generation: u32,
     /// The consumer of the time is to be made anew.
@@ -205,7 +210,7 @@ impl State {
     pub(crate) fn degrade(&mut self, error: &Error) {
         let is_news = std::mem::take(&mut self.starting) || !self.degraded;
         if is_news && self.is_open() {
-            tracing::warn!(%error, "Kafka is out of reach");
+            tracing::warn!(%error, "messages from Kafka stand still");
             self.boxes
                 .iter_mut()
                 .for_each(|mailbox| mailbox.tell(Event::Degraded(error.clone())));
@@ -213,9 +218,10 @@ impl State {
         self.degraded = true;
     }
 
-    /// Messages flow again, if there is an assignment.
+    /// Messages flow again, if there is an assignment, and all of it can be read.
     pub(crate) fn recover(&mut self) {
-        if self.degraded && self.joined {
+        self.unreadable.take_if(|told| told.elapsed() >= UNREADABLE);
+        if self.degraded && self.joined && self.unreadable.is_none() {
             (self.degraded, self.starting) = (false, false);
             self.boxes
                 .iter_mut()
