@@ -173,7 +173,7 @@ impl Settings {
     /// For members of a group.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer(group);
-        // A few lines every ten seconds: one of them tells a topic's id, see `incarnation.rs`.
+        // A few lines every ten seconds: they tell a topic's id, see `incarnation.rs`, and what has no leader.
         config
             .set("debug", "metadata")
             .set_log_level(RDKafkaLogLevel::Debug);

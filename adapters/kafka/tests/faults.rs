@@ -358,6 +358,52 @@ async fn a_partition_that_cannot_be_read_is_told() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// It stands still while other brokers are up, and what they lead goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_nobody_leads_is_told() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let broker = connect(&own, "&partitions=2&publish_timeout=5s").await;
+    // The groups' positions are all on the first broker then.
+    open(&broker, spec(&unique("before"), "g")).await;
+    let second = own.second();
+    let admin = admin(&own.url_with(""));
+    let brokers = || {
+        admin
+            .inner()
+            .fetch_metadata(None, PATIENCE)
+            .unwrap()
+            .brokers()
+            .len()
+    };
+    while brokers() < 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let topic = unique("led");
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    let publish = async |from: u32| {
+        let keyed = |n: u32| message(&n.to_string()).with_key(n.to_string());
+        let batch = (from..from + 20).map(|n| Outgoing::to_topic(topic.as_str(), keyed(n)));
+        let answers = broker.publish(batch.collect()).await;
+        answers.iter().filter(|answer| answer.is_ok()).count()
+    };
+    assert_eq!(publish(0).await, 20);
+    assert_eq!(listener.drain(20, PATIENCE).await.len(), 20);
+
+    second.verb("kill");
+    let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    println!("{told:?}");
+    let arrived = publish(20).await;
+    assert!((1..20).contains(&arrived), "{arrived}");
+    assert_eq!(listener.drain(arrived, PATIENCE).await.len(), arrived);
+
+    second.verb("start");
+    listener.event(|event| matches!(event, Event::Ready)).await;
+    assert_eq!(publish(40).await, 20);
+    assert!(listener.drain(20, PATIENCE).await.len() >= 20);
+    broker.close(PATIENCE).await.unwrap();
+}
+
 /// librdkafka asks for ever to be taken into a group that refuses it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_takes_nobody_in_is_told() {

@@ -107,6 +107,11 @@ impl OwnBroker {
         self.ports[0].number()
     }
 
+    /// Where the controller of Kafka listens.
+    pub fn controller_port(&self) -> u16 {
+        self.ports[1].number()
+    }
+
     /// Where a proxy before it listens. Kafka tells clients that come by way of [`behind_port`](Self::behind_port) to go on
     /// by this one.
     pub fn proxy_port(&self) -> u16 {

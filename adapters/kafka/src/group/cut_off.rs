@@ -54,7 +54,7 @@ impl Watch {
                 pause(shared, ANSWER);
                 return false;
             }
-            // A topic is gone, perhaps for good. What is settled of the other is committed.
+            // A topic is gone, perhaps for good, or a leader. What is settled of the rest is committed.
             Reach::Brokers => {
                 self.since = None;
                 return pause(shared, PROBE);

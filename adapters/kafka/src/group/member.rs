@@ -9,6 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::Notify;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use super::commit::{Which, commit};
 use super::gap;
 use super::lane::Lane;
+use super::leader;
 use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
 use crate::failure::code;
@@ -46,9 +48,9 @@ pub(crate) struct Member {
 /// What a consumer gets to see of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reach {
-    /// A broker answers, and names brokers and all topics of the group.
+    /// A broker answers, and names brokers and all topics of the group, with leaders.
     All,
-    /// A broker answers, and names brokers; not all topics are there.
+    /// A broker answers, and names brokers; not all topics are there, or not all partitions that are ours have a leader.
     Brokers,
     /// A broker answers, and names none.
     Broker,
@@ -68,6 +70,11 @@ impl ClientContext for Member {
         if let Some((topic, id)) = incarnation::told(text).filter(|_| self.is_current()) {
             tracing::debug!(target: "postrider::kafka", group = self.group, topic, id, "a topic's id");
             self.shared.lock().note_id(topic, id);
+        }
+        if let Some((topic, partition)) = leader::missed(text).filter(|_| self.is_current())
+            && self.shared.lock().is_assigned(topic, partition)
+        {
+            self.degrade(&leader::error(topic, partition));
         }
     }
 
@@ -103,11 +110,16 @@ impl Member {
             match consumer.fetch_metadata(Some(topic), LOOK) {
                 Err(_) => return Reach::Nothing,
                 Ok(answer) if !names_brokers(&answer) => return Reach::Broker,
-                Ok(answer) if answer.topics().iter().all(|topic| topic.error().is_none()) => {}
+                Ok(answer) if answer.topics().iter().all(|topic| self.flows(topic)) => {}
                 Ok(_) => reach = Reach::Brokers,
             }
         }
         reach
+    }
+
+    /// Whether a topic is there, with all of it that is ours.
+    fn flows(&self, topic: &MetadataTopic) -> bool {
+        topic.error().is_none() && self.shared.lock().is_led(topic)
     }
 
     /// Something went wrong that librdkafka tells and goes on from.

@@ -6,6 +6,7 @@ mod delay;
 mod fetch;
 mod gap;
 mod lane;
+mod leader;
 mod life;
 mod loss;
 mod mailbox;

@@ -42,6 +42,24 @@ impl OwnBroker {
         Self(own)
     }
 
+    /// Another broker of its cluster; whether it answers is the test's to see.
+    pub fn second(&self) -> Self {
+        let own = postrider_own_broker::OwnBroker::prepare(Server::Kafka);
+        let settings = [
+            "process.roles=broker".to_owned(),
+            "node.id=2".to_owned(),
+            format!("controller.quorum.voters=1@127.0.0.1:{}", self.controller_port()),
+            format!(
+                "listeners=CLIENT://127.0.0.1:{},PROXIED://127.0.0.1:{}",
+                own.port(),
+                own.behind_port()
+            ),
+        ];
+        let own = own.with("POSTRIDER_TEST_KAFKA_SETTINGS", settings.join("\n"));
+        own.verb("start");
+        Self(own)
+    }
+
     /// Its URL with more options.
     pub fn url_with(&self, options: &str) -> BrokerUrl {
         super::with_options(&format!("kafka://127.0.0.1:{}", self.port()), options)
