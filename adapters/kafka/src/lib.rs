@@ -13,12 +13,12 @@
 //! | `partitions` | `6` | of topics that are created for applications |
 //! | `retry_partitions` | `2` | of a group's retry topic, for each of three classes of delay; at most the topic's own |
 //! | `replication` | the broker's | replication factor of topics that are created |
-//! | `session_timeout` | `15s` | a member that is silent for so long loses its partitions |
+//! | `session_timeout` | `15s` | a member that is silent for so long loses its partitions (`classic`) |
 //! | `revoke_timeout` | `5s` | how long running handlers may finish when partitions move to another instance |
 //! | `commit_interval` | `100ms` | how often settled messages are committed |
 //! | `prefetch` | `4194304` | bytes fetched ahead for each listener |
 //! | `isolation` | `read_committed` | or `read_uncommitted`: what of other programs' transactions is seen |
-//! | `group_protocol` | `classic` | or `consumer`: KIP-848, from Kafka 4.0 on |
+//! | `group_protocol` | `classic` | or `consumer`: KIP-848, from Kafka 4.0 on; the broker has the session timeout |
 //! | `linger` | `1ms` | how long a publish waits for company |
 //! | `compression` | `none` | or `gzip`, `snappy`, `lz4`, `zstd` |
 //! | `sasl` | `plain` | or `scram-sha-256`, `scram-sha-512` (these need the feature `tls`) |

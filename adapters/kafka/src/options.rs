@@ -111,6 +111,12 @@ impl Settings {
                 "the options `ca`, `certificate` and `key` belong to kafkas://, this URL is kafka://",
             ));
         }
+        if settings.protocol == "consumer" && url.options().text("session_timeout").is_some() {
+            return Err(config(
+                "with group_protocol=consumer the broker has the session timeout (`group.consumer.session.timeout.ms`): \
+                 leave out the option `session_timeout`",
+            ));
+        }
         common.set("bootstrap.servers", bootstrap(url));
         set_tls(&mut common, ca.as_deref(), certificate.as_deref(), key.as_deref());
         let protocol = match (set_sasl(&mut common, url, sasl)?, tls) {
@@ -173,10 +179,14 @@ impl Settings {
     /// For members of a group.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer(group);
-        // A few lines every ten seconds: they tell a topic's id, see `incarnation.rs`, and what has no leader.
-        config
-            .set("debug", "metadata")
-            .set_log_level(RDKafkaLogLevel::Debug);
+        // A few lines every ten seconds: they tell a topic's id, see `incarnation.rs`, and what has no leader. A heartbeat's
+        // tell that there is nothing for a member, which the older protocol makes an event.
+        let debug = if self.protocol == "consumer" {
+            "metadata,cgrp"
+        } else {
+            "metadata"
+        };
+        config.set("debug", debug).set_log_level(RDKafkaLogLevel::Debug);
         config
     }
 
@@ -336,6 +346,10 @@ mod tests {
             ("kafka://user@h", "needs a user and a password"),
             ("kafka://h?sasl=plain", "needs a user and a password"),
             ("kafka://h?ca=/x", "belong to kafkas://"),
+            (
+                "kafka://h?group_protocol=consumer&session_timeout=6s",
+                "leave out",
+            ),
         ] {
             let error = read(url).err().unwrap();
             assert!(error.to_string().contains(part), "{url}: {error}");

@@ -42,6 +42,24 @@ async fn everything_published_after_plan_arrives() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// With the newer protocol a member hears nothing of an assignment that is empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_without_partitions_is_ready_and_takes_over() {
+    let topic = unique("spare");
+    for protocol in ["classic", "consumer"] {
+        let options = format!("&partitions=1&group_protocol={protocol}");
+        let (first, second) = (connect_with(&options).await, connect_with(&options).await);
+        let mut working = open(&first, spec(&topic, protocol)).await;
+        let mut spare = open(&second, spec(&topic, protocol)).await;
+        publish(&first, &topic, &["1"]).await;
+        assert_eq!(text(&working.one().await), "1");
+        assert!(spare.some(1, QUIET / 4).await.is_empty());
+        first.close(PATIENCE).await.unwrap();
+        assert_eq!(text(&spare.one().await), "1");
+        second.close(PATIENCE).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn history_for_who_asks() {
     let (topic, broker) = (unique("earliest"), connect().await);

@@ -29,6 +29,8 @@ use crate::progress::Progress;
 
 /// One question to the broker while partitions change hands.
 const QUESTION: Duration = Duration::from_secs(10);
+/// What librdkafka logs (context `cgrp`) where the broker has nothing for a member, and tells no event of it.
+const NOTHING_ASSIGNED: &str = "ConsumerGroupHeartbeat received target assignment \"\"";
 /// Looking for a broker.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -70,6 +72,9 @@ impl ClientContext for Member {
         if let Some((topic, id)) = incarnation::told(text).filter(|_| self.is_current()) {
             tracing::debug!(target: "postrider::kafka", group = self.group, topic, id, "a topic's id");
             self.shared.lock().note_id(topic, id);
+        }
+        if text.ends_with(NOTHING_ASSIGNED) && self.is_current() {
+            self.shared.lock().joined = true;
         }
         if let Some((topic, partition)) = leader::missed(text).filter(|_| self.is_current())
             && self.shared.lock().is_assigned(topic, partition)

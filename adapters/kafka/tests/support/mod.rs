@@ -31,7 +31,7 @@ pub fn with_options(url: &str, options: &str) -> BrokerUrl {
     } else {
         "&partitions=3"
     };
-    let session = if options.contains("&session_timeout=") {
+    let session = if options.contains("&session_timeout=") || options.contains("&group_protocol=consumer") {
         ""
     } else {
         "&session_timeout=6s"
@@ -51,7 +51,6 @@ pub async fn connect_with(options: &str) -> Arc<dyn Broker> {
         .unwrap()
 }
 
-/// One more instance.
 /// A client for administration of the cluster at this URL.
 pub fn admin(url: &BrokerUrl) -> AdminClient<DefaultClientContext> {
     let (host, port) = &url.hosts[0];
@@ -66,6 +65,7 @@ pub async fn delete_topic(admin: &AdminClient<DefaultClientContext>, topic: &str
     deleted.unwrap().remove(0).unwrap();
 }
 
+/// One more instance.
 pub fn client(application: &str) -> Client {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     log();
