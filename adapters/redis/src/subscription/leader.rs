@@ -24,6 +24,15 @@ impl Reader {
             // Also when the lease only ran out: another may have led in between.
             self.step_down();
         }
+        if self.table.may_rest() {
+            // Others may be idle: what was not handed out is theirs, and the lease.
+            if leading {
+                self.give_back(false).await?;
+                self.resign().await;
+            }
+            self.idle(self.standby()).await;
+            return Ok(());
+        }
         let interval = if leading { self.lease / 4 } else { self.standby() };
         if session
             .courted

@@ -267,6 +267,16 @@ impl Table {
         self.state().leads_until
     }
 
+    /// Ordered: whether it is paused and nothing is unsettled that was handed out. Then it leads no more, so that nothing is.
+    pub(crate) fn may_rest(&self) -> bool {
+        let mut state = self.state();
+        let may = state.paused && state.held.is_empty();
+        if may {
+            state.leads_until = None;
+        }
+        may
+    }
+
     /// Everything here is another's from now on. `told`: the receiver hears of it.
     pub(crate) fn revoke(&self, told: bool) {
         let mut state = self.state();
