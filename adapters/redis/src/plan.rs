@@ -251,7 +251,11 @@ impl Redis {
             let command = match &need.group {
                 // Not tried: a server at its maxmemory refuses to make a group that it has.
                 Some((group, _))
-                    if *exists && self.groups(&need.key).await?.iter().any(|name| **name == **group) =>
+                    if *exists
+                        && groups_of(&self.link, &need.key)
+                            .await?
+                            .iter()
+                            .any(|name| **name == **group) =>
                 {
                     continue;
                 }
@@ -314,7 +318,7 @@ impl Redis {
             }
             let Some((group, _)) = &need.group else { continue };
             if !known.contains_key(need.key.as_str()) {
-                known.insert(&need.key, self.groups(&need.key).await?);
+                known.insert(&need.key, groups_of(&self.link, &need.key).await?);
             }
             if !known[need.key.as_str()].iter().any(|name| **name == **group) {
                 problems.push(need.problem(
@@ -330,11 +334,6 @@ impl Redis {
             }
         }
         Ok(problems)
-    }
-
-    async fn groups(&self, key: &str) -> Result<Vec<String>, Error> {
-        let groups = groups_of(&self.link, key).await?;
-        Ok(groups.into_iter().map(|group| group.name).collect())
     }
 }
 

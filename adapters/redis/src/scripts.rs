@@ -19,6 +19,8 @@ scripts! {
     Declare = "declare";
     /// Puts frames off.
     Delay = "delay";
+    /// Counts what waits for a group.
+    Depth = "depth";
     /// Passes on what is due.
     Due = "due";
     /// Hands entries to others.

@@ -324,7 +324,7 @@ impl Reader {
         let mut missing = Vec::new();
         for (stream, key) in self.source.streams() {
             let groups = crate::status::groups_of(&self.link, key).await?;
-            if !groups.iter().any(|group| *group.name == *self.source.group) {
+            if !groups.iter().any(|group| *group == *self.source.group) {
                 missing.push((stream, key));
             }
         }
