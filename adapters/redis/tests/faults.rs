@@ -9,7 +9,8 @@ use common::own::Own;
 use common::*;
 use postrider_conformance::{Harness, async_trait};
 use postrider_contract::{
-    Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Sharing, Spec, Verdict, names,
+    Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Settlement, Sharing, Spec,
+    Verdict, names,
 };
 use tokio::time::{Instant, sleep};
 
@@ -479,6 +480,71 @@ async fn a_missing_replica_holds_up_publishing_alone() {
     assert!(!publishing.is_finished());
     publishing.abort();
     broker.close(SOON).await.unwrap();
+}
+
+/// A retry and a dead letter reach a replica together with the acknowledgement, or neither does.
+#[tokio::test]
+async fn a_missing_replica_multiplies_no_copies() {
+    let own = Own::start(&[]);
+    let topic = unique("copied");
+    let broker = connect(&own.streams("?wait_replicas=1"), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, &topic, ["retried".into(), "dead".into()]).await;
+    let got = open.receive(2).await;
+    let later = SystemTime::now() + Duration::from_secs(60);
+    let retry = Outgoing::to_inbox(topic.clone(), "g", got[0].message.clone()).not_before(later);
+    let dead = Outgoing::to_topic(names::dead_letter_topic(&topic, "g"), got[1].message.clone());
+    for (delivery, emit) in got.iter().zip([retry, dead]) {
+        let mut verdict = Verdict::Ack { emit: vec![emit] };
+        for _ in 0..3 {
+            match open.settle(delivery, verdict).await {
+                Settled::Failed(settlement, _) => verdict = settlement.verdict,
+                _ => break,
+            }
+        }
+    }
+    let status = broker.status(&[spec(&topic, "g")]).await.unwrap()[0];
+    assert_eq!(
+        (status.retrying, status.dead, status.unsettled),
+        (Some(1), Some(1), Some(0))
+    );
+}
+
+/// What is emitted elsewhere waits for the replica; what is settled beside it does not.
+#[tokio::test]
+async fn a_missing_replica_holds_up_no_acknowledgement() {
+    let own = Own::start(&[]);
+    let topic = unique("beside");
+    let broker = connect(&own.streams("?wait_replicas=1"), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let direct = connect(&own.streams(""), "publisher").await;
+    publish(&direct, &topic, ["emits".into(), "done".into()]).await;
+    let got = open.receive(2).await;
+    let elsewhere = Outgoing::to_topic(unique("elsewhere"), Message::new("x"));
+    let verdicts = [
+        Verdict::Ack {
+            emit: vec![elsewhere],
+        },
+        Verdict::ACK,
+    ];
+    let mut batch: Vec<Settlement> = got
+        .iter()
+        .zip(verdicts)
+        .map(|(delivery, verdict)| Settlement {
+            token: delivery.token,
+            verdict,
+        })
+        .collect();
+    let mut out = Vec::new();
+    let settling = open.subscription.settler.settle(&mut batch, &mut out);
+    let looking = async {
+        sleep(Duration::from_secs(1)).await;
+        broker.status(&[spec(&topic, "g")]).await.unwrap()[0].unsettled
+    };
+    let ((), unsettled) = tokio::join!(settling, looking);
+    assert_eq!(unsettled, Some(1));
+    assert!(matches!(out[..], [Settled::Failed(..), Settled::Done]), "{out:?}");
 }
 
 /// Each server has channels of its own. Nothing is cut here, so that nobody is told of the failover.

@@ -31,9 +31,8 @@ impl TableSettler {
     /// Whether the script can do all of this.
     pub(crate) fn is_movable(&self, emit: &[Outgoing]) -> bool {
         let root = keys::root(&self.source.topic);
-        // Replicas are waited for after a publish, not after a script.
+        // No replica is waited for: it gets copy and acknowledgement together, and without both has the original.
         !self.broadcast
-            && self.settings.wait_replicas == 0
             && emit.iter().all(|outgoing| match &outgoing.to {
                 Address::Inbox { topic, .. } => keys::root(topic) == root && outgoing.message.size() <= BYTES,
                 Address::Topic(topic) => {

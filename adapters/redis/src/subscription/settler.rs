@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use postrider_contract::{Error, Outgoing, Receipt, Settled, Settlement, Settler, Token, Verdict};
 use redis::Value;
 use tokio::time::Instant;
@@ -80,12 +80,14 @@ impl Settler for TableSettler {
                 remote.push(item);
             }
         }
-        let mut outcomes = Vec::new();
-        self.emit(remote, &mut acks, &mut outcomes).await;
-        let (acknowledged, moved) = join(self.acknowledge(acks), join_all(self.moves(moves))).await;
-        outcomes.extend(acknowledged);
-        outcomes.extend(moved.into_iter().flatten());
-        for (index, token, settled) in outcomes {
+        let (acknowledged, moved, emitted) = join3(
+            self.acknowledge(acks),
+            join_all(self.moves(moves)),
+            self.emit(remote),
+        )
+        .await;
+        let moved = moved.into_iter().flatten();
+        for (index, token, settled) in acknowledged.into_iter().chain(moved).chain(emitted) {
             if !matches!(settled, Settled::Failed(..)) {
                 gone.push(token);
             }
@@ -127,10 +129,11 @@ impl Settler for TableSettler {
 pub(crate) type Outcome = (usize, Token, Settled);
 
 impl TableSettler {
-    /// Publishes what cannot be moved within one slot; what is confirmed joins the acknowledgements.
-    async fn emit(&self, items: Vec<Item>, acks: &mut Vec<Item>, outcomes: &mut Vec<Outcome>) {
+    /// Publishes what cannot be moved within one slot, and acknowledges what is confirmed. Nothing else waits for it.
+    async fn emit(&self, items: Vec<Item>) -> Vec<Outcome> {
+        let (mut confirmed, mut outcomes) = (Vec::new(), Vec::new());
         if items.is_empty() {
-            return;
+            return outcomes;
         }
         let all = items.iter().flat_map(|item| item.emit.iter().cloned()).collect();
         let mut receipts = self.publisher.publish(all).await.into_iter();
@@ -149,10 +152,12 @@ impl TableSettler {
             }
             item.emit = left;
             match why {
-                None => acks.push(item),
+                None => confirmed.push(item),
                 Some(error) => outcomes.push(failed(item, error)),
             }
         }
+        outcomes.extend(self.acknowledge(confirmed).await);
+        outcomes
     }
 
     async fn acknowledge(&self, items: Vec<Item>) -> Vec<Outcome> {
