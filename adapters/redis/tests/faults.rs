@@ -316,6 +316,41 @@ async fn a_demoted_primary_is_waited_out() {
     assert_eq!(texts(&open.receive(1).await), ["x"]);
 }
 
+/// It answers questions, so it is no use to connect again and again.
+#[tokio::test]
+async fn a_server_that_takes_no_writes_is_waited_out() {
+    let own = Own::start(&[]);
+    let topic = unique("refused");
+    let broker = connect(&own.streams("?lease=2s"), "a").await;
+    let ordered = Spec {
+        order: Order::ByKey,
+        ..spec(&topic, "ordered")
+    };
+    let mut raw = own.raw().await;
+    let mut made = async || -> u64 {
+        let stats: String = redis::cmd("INFO")
+            .arg("stats")
+            .query_async(&mut raw)
+            .await
+            .unwrap();
+        let count = stats
+            .lines()
+            .find_map(|line| line.strip_prefix("total_connections_received:"));
+        count.unwrap().parse().unwrap()
+    };
+    for wishes in [spec(&topic, "g"), ordered] {
+        let mut open = open(&broker, wishes).await;
+        own.tell("CONFIG SET min-replicas-to-write 1").await;
+        while !matches!(open.event(1, &mut Vec::new()).await, Event::Degraded(_)) {}
+        let before = made().await;
+        open.silent(Duration::from_secs(5)).await;
+        let connections = made().await - before;
+        assert!(connections < 10, "{connections}");
+        own.tell("CONFIG SET min-replicas-to-write 0").await;
+        open.ready().await;
+    }
+}
+
 #[tokio::test]
 async fn a_failover_under_a_read_is_told_as_one() {
     let own = Own::start(&[]);

@@ -104,6 +104,7 @@ impl Reader {
         if self.source.leader.is_none() {
             session.backlog = self.pending(Some(&self.source.consumer)).await?;
         }
+        self.try_to_write().await?;
         self.table.up(Part::Reader);
         *failures = 0;
         while !self.stopped() {
@@ -280,6 +281,20 @@ impl Reader {
             );
         }
         entries
+    }
+
+    /// What reads writes, too: a server that only answers questions is of no use. This claims an entry that cannot be.
+    async fn try_to_write(&self) -> Result<(), Error> {
+        let mut claims = redis::pipe();
+        for (_, key) in self.source.streams() {
+            let claim = claims.cmd("XCLAIM").arg(key).arg(&*self.source.group);
+            claim.arg(&*self.source.consumer).arg(0).arg("0-0").arg("JUSTID");
+        }
+        let answers = self.link.pipeline(&claims, COMMAND).await;
+        for answer in answers.map_err(|failure| failure.error)? {
+            checked(answer)?;
+        }
+        Ok(())
     }
 
     /// Makes streams and groups that have vanished since they were declared.
