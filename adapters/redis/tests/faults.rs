@@ -79,6 +79,39 @@ async fn what_is_waiting_survives_the_server_being_killed() {
     broker.close(SOON).await.unwrap();
 }
 
+/// Nobody could renew a lease meanwhile: whoever is back first must not take what the others are working on.
+#[tokio::test]
+async fn an_outage_takes_nothing_from_who_lives() {
+    let own = Own::start(&[]);
+    let topic = unique("outage");
+    let url = own.streams("?lease=2s");
+    let (one, two) = (connect(&url, "one").await, connect(&url, "two").await);
+    let mut first = open(&one, spec(&topic, "g")).await;
+    publish(&one, &topic, ["slow".into(), "given back".into()]).await;
+    let held = first.receive(2).await;
+    let mut second = open(&two, spec(&topic, "g")).await;
+    own.kill();
+    sleep(Duration::from_secs(3)).await;
+    own.up();
+    second.ready().await;
+    for _ in 0..8 {
+        second.silent(Duration::from_millis(300)).await;
+        first
+            .subscription
+            .settler
+            .extend(&[held[0].token, held[1].token])
+            .await;
+    }
+    assert!(matches!(
+        first.settle(&held[1], Verdict::Release).await,
+        Settled::Done
+    ));
+    first.ack(&held[0]).await;
+    // What is given back, and what nobody renews any more, is another's as ever.
+    first.subscription.receiver.pause(true).await;
+    assert_eq!(texts(&second.receive(1).await), ["given back"]);
+}
+
 #[tokio::test]
 async fn publishing_waits_for_the_server_and_says_what_it_knows() {
     let own = Own::start(&[]);

@@ -19,6 +19,8 @@ use crate::subscription::table::Place;
 
 /// Asked for at once.
 const PAGE: usize = 500;
+/// What was given back counts as idle for longer, and what is leased for less: see scripts/give_back.lua.
+pub(crate) const GIVEN_BACK: Duration = Duration::from_secs(12 * 3600);
 /// A consumer that holds nothing and was not heard of for so long is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
@@ -89,11 +91,11 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes over what has been idle for as long as the lease, whoever's it is, as far as there is room. What is held here
+    /// Takes over what has been idle for so long, whoever's it is, as far as there is room. What is held here
     /// is left out: claiming it would raise its delivery count, and renew a lease that nobody asked to be renewed. Answers
     /// whether that was all: after a full page there are other things to do first.
-    pub(crate) async fn sweep(&self) -> Result<bool, Error> {
-        let idle = self.lease.as_millis() as u64;
+    pub(crate) async fn sweep(&self, idle: Duration) -> Result<bool, Error> {
+        let idle = idle.as_millis() as u64;
         for (stream, key) in self.source.streams() {
             let mut after = "-".to_owned();
             loop {

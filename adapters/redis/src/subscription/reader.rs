@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, checked};
 use crate::link::{COMMAND, Dedicated, Link};
+use crate::subscription::claims::GIVEN_BACK;
 use crate::subscription::entry::{Entry, Stream};
 use crate::subscription::page::Pages;
 use crate::subscription::source::Source;
@@ -44,6 +45,8 @@ pub(crate) struct Session {
     /// Pending already, and to be handed out before anything new.
     pub(crate) backlog: VecDeque<Place>,
     swept: Option<Instant>,
+    /// Until then others may not have renewed what nobody could renew: they connect again as this side did.
+    spares_until: Instant,
     refreshed: Instant,
     tidied: Instant,
     /// Ordered: what is pending was not looked at on this connection.
@@ -95,6 +98,10 @@ impl Reader {
             host,
             backlog: VecDeque::new(),
             swept: None,
+            spares_until: match failures {
+                0 => now,
+                _ => now + self.lease / 3 + Backoff::RECONNECT.cap,
+            },
             refreshed: now,
             tidied: now,
             is_new: true,
@@ -102,6 +109,8 @@ impl Reader {
         };
         self.declare_again().await?;
         if self.source.leader.is_none() {
+            let known: Vec<Place> = self.table.known().into_iter().collect();
+            self.renew(&known).await?;
             session.backlog = self.pending(Some(&self.source.consumer)).await?;
         }
         self.try_to_write().await?;
@@ -140,7 +149,12 @@ impl Reader {
             .swept
             .is_none_or(|swept| swept.elapsed() >= self.chore_interval())
         {
-            session.swept = self.sweep().await?.then(Instant::now);
+            let idle = if session.spares_until > Instant::now() {
+                GIVEN_BACK
+            } else {
+                self.lease
+            };
+            session.swept = self.sweep(idle).await?.then(Instant::now);
             return Ok(());
         }
         if room == 1 {
