@@ -15,8 +15,9 @@ use crate::link::{COMMAND, Link};
 use crate::publish::Publisher;
 use crate::scripts::Name;
 use crate::subscription::entry::{Entry, EntryId, Stream};
+use crate::subscription::page::Pages;
 
-/// Read at once.
+/// Read at once, at most.
 const PAGE: usize = 200;
 
 pub(crate) struct Letters {
@@ -30,6 +31,7 @@ pub(crate) struct Letters {
     exclusive: bool,
     /// Topic and inbox share a slot: a script may move between them.
     movable: bool,
+    pages: Pages,
 }
 
 impl Letters {
@@ -49,6 +51,7 @@ impl Letters {
             inbox: keys::inbox(source, group),
             exclusive: topic == names::dead_letter_topic(source, group),
             movable: keys::root(topic) == keys::root(source),
+            pages: Pages::new(),
         }
     }
 
@@ -60,18 +63,22 @@ impl Letters {
     async fn range(&self, from: &str, to: &str, count: usize) -> Result<Vec<Entry>, Error> {
         let mut range = redis::cmd("XRANGE");
         range.arg(&self.key).arg(from).arg(to).arg("COUNT").arg(count);
-        let reply = self
-            .link
-            .run(&range, COMMAND)
-            .await
-            .map_err(|failure| failure.error)?;
-        Ok(match reply {
-            Value::Array(entries) => entries
-                .into_iter()
-                .filter_map(|entry| Entry::read(Stream::Topic, entry, 0))
-                .collect(),
-            _ => Vec::new(),
-        })
+        let reply = self.link.run(&range, COMMAND).await.map_err(|failure| {
+            self.pages.failed();
+            failure.error
+        })?;
+        let Value::Array(entries) = reply else {
+            return Ok(Vec::new());
+        };
+        let read = |entry| Entry::read(Stream::Topic, entry, 0);
+        let entries: Vec<Entry> = entries.into_iter().filter_map(read).collect();
+        self.pages.came(&entries);
+        Ok(entries)
+    }
+
+    /// How many to read at once.
+    fn page(&self, most: usize) -> usize {
+        self.pages.count(most, 1).min(PAGE)
     }
 
     /// The dead letter with this id; `None` if it is gone.
@@ -141,7 +148,7 @@ impl DeadLetters for Letters {
         };
         let mut letters = Vec::new();
         while letters.len() < max {
-            let page = self.range(&from, "+", PAGE.min(max)).await?;
+            let page = self.range(&from, "+", self.page(max)).await?;
             let Some(last) = page.last() else { break };
             from = format!("({}", last.id);
             let ours = page.into_iter().filter(|entry| self.is_ours(&entry.message));
@@ -155,16 +162,22 @@ impl DeadLetters for Letters {
 
     async fn replay(&mut self, ids: &[Bytes]) -> Vec<Result<(), Error>> {
         let mut answers = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(PAGE) {
-            answers.extend(join_all(ids.iter().map(|id| self.replay_one(id))).await);
+        let mut left = ids;
+        while !left.is_empty() {
+            let (now, later) = left.split_at(self.page(left.len()));
+            answers.extend(join_all(now.iter().map(|id| self.replay_one(id))).await);
+            left = later;
         }
         answers
     }
 
     async fn purge(&mut self, ids: &[Bytes]) -> Vec<Result<(), Error>> {
         let mut answers = Vec::with_capacity(ids.len());
-        for ids in ids.chunks(PAGE) {
-            answers.extend(join_all(ids.iter().map(|id| self.purge_one(id))).await);
+        let mut left = ids;
+        while !left.is_empty() {
+            let (now, later) = left.split_at(self.page(left.len()));
+            answers.extend(join_all(now.iter().map(|id| self.purge_one(id))).await);
+            left = later;
         }
         answers
     }

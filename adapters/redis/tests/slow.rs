@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::detour::Detour;
 use common::own::Own;
 use common::*;
-use postrider_contract::{Broker, Event, Order, Sharing, Spec, Topology};
+use postrider_contract::{Broker, Bytes, Event, Order, Sharing, Spec, Topology, names};
 
 const MESSAGES: usize = 14;
 const SIZE: usize = 500_000;
@@ -128,4 +128,25 @@ async fn many_that_are_pending_arrive() {
     detour.slow(150_000);
     let mut open = open(&broker, wishes).await;
     assert_eq!(open.receive(COUNT).await.len(), COUNT);
+}
+
+/// They come on the connection that everything else uses.
+#[tokio::test]
+async fn large_dead_letters_are_browsed_and_replayed() {
+    let own = Own::start(&[]);
+    let detour = Detour::to(own.port).await;
+    let topic = unique("slow");
+    let broker = connect(&detour.streams(""), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let dead: Arc<str> = names::dead_letter_topic(&topic, "g").into();
+    publish_all(&own, &dead).await;
+    detour.slow(RATE);
+    let mut letters = broker.dead_letters(&dead, &topic, "g");
+    let found = letters.browse(None, MESSAGES).await.unwrap();
+    assert_eq!(found.len(), MESSAGES);
+    let ids: Vec<Bytes> = found.into_iter().map(|letter| letter.id).collect();
+    let (answers, got) = tokio::join!(letters.replay(&ids), open.receive(MESSAGES));
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    assert_eq!(got.len(), MESSAGES);
+    nothing_broke(&open);
 }
