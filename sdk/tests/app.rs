@@ -486,6 +486,31 @@ async fn computes_batches(orders: Vec<Order>, State(seen): State<Seen>) {
     }
 }
 
+#[listener(topic = "order.created", group = "computes-little", prefetch = 4_000)]
+async fn computes_little(_: Order, State(seen): State<Seen>) {
+    std::thread::sleep(Duration::from_micros(200));
+    saw(&seen, String::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_handlers_that_are_fast_hold_up_nothing_else() {
+    let seen = Seen::default();
+    let running = start_on(&own_url(), listeners![computes_little], &seen).await;
+    let orders: Vec<Order> = (0..4_000).map(|id| Order { id }).collect();
+    for sent in running.publisher().send_all(&orders).await {
+        sent.unwrap();
+    }
+    while seen.lock().unwrap().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running.shutdown().await.unwrap();
+    let handled = seen.lock().unwrap().len();
+    assert!(
+        handled < 2_000,
+        "{handled} were handled, and the drain had been asked for"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn handlers_that_never_wait_hold_up_nothing_else() {
     let seen = Seen::default();

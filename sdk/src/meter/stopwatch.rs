@@ -9,10 +9,14 @@ use super::Meter;
 const RUN: u32 = 16;
 /// See [`RUN`].
 pub(crate) const FIRST_BUCKET: Duration = Duration::from_millis(1);
+/// For so long handlers that are fast may hold their thread, one after the other.
+const LONG: Duration = Duration::from_millis(10);
 
 /// Times the handlers of one lane.
 pub(crate) struct Stopwatch {
     since: Instant,
+    /// When its thread was let go of last.
+    held: Instant,
     /// Handlers that have ended since.
     run: u32,
     /// How many may end before the clock is looked at.
@@ -26,6 +30,7 @@ impl Stopwatch {
     pub(crate) fn new() -> Self {
         Self {
             since: Instant::now(),
+            held: Instant::now(),
             run: 0,
             most: 1,
             waited: false,
@@ -36,6 +41,7 @@ impl Stopwatch {
     /// The next handler starts now.
     pub(crate) fn start(&mut self) {
         self.since = Instant::now();
+        self.held = self.since;
         (self.waited, self.is_slow) = (false, false);
     }
 
@@ -71,12 +77,14 @@ impl Stopwatch {
             1
         };
         let each = took / run;
-        self.is_slow = each >= FIRST_BUCKET && !self.waited;
-        self.waited = false;
+        if std::mem::take(&mut self.waited) {
+            self.held = now;
+        }
+        self.is_slow = now > self.held && (each >= FIRST_BUCKET || now - self.held >= LONG);
         meter.processed(each, run);
     }
 
-    /// Whether what ended last held its thread for long, and never let go of it: others wait for their turn.
+    /// Whether what ended held its thread for long, and never let go of it: others wait for their turn.
     #[inline]
     pub(crate) fn is_slow(&self) -> bool {
         self.is_slow
