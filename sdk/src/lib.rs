@@ -91,6 +91,11 @@ pub mod __private {
         HandlerError::retryable(error.to_string())
     }
 
+    /// The topic that the type of a batch listener's messages names.
+    pub const fn topic_of_items<L: Many>() -> Option<&'static str> {
+        <<L::Items as FromBatch>::Item as FromPayload>::MESSAGE_TOPIC
+    }
+
     /// A field of `#[message(key = …)]` as a partition key: its text.
     pub fn key(field: &impl ::std::fmt::Display) -> Bytes {
         Bytes::from(field.to_string())

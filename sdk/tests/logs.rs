@@ -144,6 +144,39 @@ async fn what_nobody_receives_is_told_once_for_each_topic() {
     );
 }
 
+#[listener(topic = "log.shipmnet", group = "typo")]
+async fn typo(_: Shipped) {}
+
+#[listener(topic = "log.shipmnet", group = "batches", batch(size = 2, wait = "1s"))]
+async fn batches(_: Vec<Option<Shipped>>) {}
+
+/// Of any topic.
+#[listener(topic = "log.returned", group = "meant")]
+async fn meant(_: Json<Shipped>) {}
+
+#[listener(topic = "log.shipment", group = "same", dead_letter = "log.broken")]
+async fn same(_: Shipped) {}
+
+#[listener(topic = "log.broken", group = "broken")]
+async fn broken(_: Shipped) {}
+
+#[listener(topic = "log.shipment.gone.dlq", group = "gone")]
+async fn gone(_: Shipped) {}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_not_that_of_the_payload_is_told() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let listeners = listeners![typo, batches, meant, same, broken, gone];
+    TestApp::start(|app| app.listen(listeners)).await.stop().await;
+    let lines = log.lines("`log.shipment`");
+    for (name, line) in ["typo", "batches"].iter().zip(&lines) {
+        let told = format!("listener `{name}` listens to `log.shipmnet`");
+        assert!(line.contains("WARN") && line.contains(&told), "{line}");
+    }
+    assert_eq!(lines.len(), 2, "{lines:#?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn log_lines_carry_topic_group_message_id_and_attempt() {
     let log = Log::default();

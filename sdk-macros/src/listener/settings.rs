@@ -5,7 +5,7 @@ use quote::{ToTokens, quote};
 use syn::ext::IdentExt;
 
 use super::model::{Ack, Function, Options, Start};
-use super::root::Root;
+use super::root::{Root, member};
 
 /// Only what was given: the rest is as by default.
 pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> TokenStream {
@@ -26,6 +26,14 @@ pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> T
     field("module", quote!(::core::module_path!()));
     if let Some(given) = &options.topic {
         field("topic", given.value.to_token_stream());
+    }
+    if let Some(payload) = function.parameters().first() {
+        let topic = match &options.batch {
+            None => member(payload.ty, root, "FromPayload", "MESSAGE_TOPIC"),
+            // Not asked of the type, which rustc would complain of twice.
+            Some(_) => quote!(#root::topic_of_items::<Self>()),
+        };
+        field("message_topic", topic);
     }
     let texts = [
         ("group", &options.group),

@@ -213,6 +213,25 @@ pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String,
         .iter()
         .filter(|listener| listener.resolved.group.is_none() && is_shared(&listener.broker))
         .collect();
+/// Tells of listeners whose topic is not the one that their payload's type names. Dead letters are of any type.
+pub(super) fn tell_of_other_topics(planned: &[Planned]) {
+    for listener in planned {
+        let topic = listener.spec.topic();
+        let Some(other) = listener.resolved.settings.message_topic else {
+            continue;
+        };
+        let is_dead_letter =
+            topic.ends_with(".dlq") || planned.iter().any(|other| other.dead_letter() == *topic);
+        if other != &**topic && !is_dead_letter {
+            tracing::warn!(
+                "listener `{}` listens to `{topic}`, and what its payload's type is published to is `{other}`: it receives \
+                 none of these; where that is meant, take `Json<…>` of the type",
+                listener.spec.listener
+            );
+        }
+    }
+}
+
     let Some(first) = unnamed.first() else {
         return;
     };

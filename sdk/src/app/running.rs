@@ -123,6 +123,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     };
     if !is_named {
         check::tell_of_files_name(&planned, &brokers);
+    check::tell_of_other_topics(&planned);
     }
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;

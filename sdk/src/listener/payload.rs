@@ -16,6 +16,9 @@ use crate::contract::{Bytes, names};
     note = "to take a `Vec` of messages, write `batch(size = 100, wait = \"50ms\")` in the attribute"
 )]
 pub trait FromPayload: Sized + Send {
+    /// Where messages of this type are published to, where the type says it.
+    const MESSAGE_TOPIC: Option<&'static str> = None;
+
     /// Decodes the payload.
     ///
     /// # Errors
@@ -23,13 +26,15 @@ pub trait FromPayload: Sized + Send {
     fn from_payload(cx: &Context) -> Result<Self, HandlerError>;
 }
 
-/// A JSON payload of any `Deserialize` type.
+/// A JSON payload of any `Deserialize` type, from any topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Json<T>(pub T);
 
 // Without this, an error of rustc names `Message` and `Deserialize`, once each, instead of what the notes above say.
 #[diagnostic::do_not_recommend]
 impl<T: Message + DeserializeOwned + Send> FromPayload for T {
+    const MESSAGE_TOPIC: Option<&'static str> = Some(T::TOPIC);
+
     fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
         decode(cx)
     }
@@ -50,6 +55,8 @@ impl FromPayload for Bytes {
 /// `None` for a tombstone. RabbitMQ and Redis have none, and deliver an empty payload instead: that is one too, where it does
 /// not decode.
 impl<T: FromPayload> FromPayload for Option<T> {
+    const MESSAGE_TOPIC: Option<&'static str> = T::MESSAGE_TOPIC;
+
     fn from_payload(cx: &Context) -> Result<Self, HandlerError> {
         let Some(payload) = &cx.message().payload else {
             return Ok(None);

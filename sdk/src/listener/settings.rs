@@ -12,6 +12,8 @@ pub struct Settings {
     pub module: &'static str,
     /// The topic it receives.
     pub topic: &'static str,
+    /// The topic that the payload's type names; `None`: it names none.
+    pub message_topic: Option<&'static str>,
     /// The consumer group; `None`: the application's name.
     pub group: Option<&'static str>,
     /// The named broker; `None`: the one in `BROKER_URL`.
@@ -59,6 +61,7 @@ impl Settings {
         name: "",
         module: "",
         topic: "",
+        message_topic: None,
         group: None,
         broker: None,
         concurrency: 1,
