@@ -14,6 +14,7 @@ pub(crate) const BROKER_URL: &str = "BROKER_URL";
 
 /// An adapter that could be compiled in.
 struct Adapter {
+    /// Also the system that its capabilities name.
     feature: &'static str,
     schemes: &'static [&'static str],
     /// Its usual local address; `None`: not compiled in.
@@ -57,6 +58,12 @@ pub(crate) async fn connect(url: &str, client: Client) -> Result<Arc<dyn Broker>
 /// Whether a URL is well-formed and names an adapter that is compiled in.
 pub(crate) fn check_url(url: &str) -> Result<(), Error> {
     check(url).map(drop)
+}
+
+/// What the adapter for this URL is called in metrics, which is known before it connects.
+pub(crate) fn system(url: &str) -> Option<&'static str> {
+    let (_, adapter) = check(url).ok()?;
+    Some(adapter.feature)
 }
 
 fn check(url: &str) -> Result<(BrokerUrl, &'static Adapter), Error> {

@@ -9,6 +9,7 @@ use crate::config::{Config, Resolved};
 use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, names};
 use crate::engine::Registration;
 use crate::listener::{AckMode, StateMap};
+use crate::meter::Subject;
 
 /// A listener as it will run.
 pub(super) struct Planned {
@@ -21,6 +22,16 @@ pub(super) struct Planned {
 }
 
 impl Planned {
+    /// What its series are labelled with, on the broker of this system.
+    pub(super) fn subject(&self, system: &'static str) -> Subject<'_> {
+        Subject {
+            system,
+            topic: self.spec.topic(),
+            group: &self.spec.group,
+            listener: &self.spec.listener,
+        }
+    }
+
     /// Retries wait in the process, unsettled.
     pub(super) fn in_process(&self) -> bool {
         self.spec.order == Order::ByKey || self.spec.sharing == Sharing::Broadcast
@@ -202,17 +213,6 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
-/// Tells of listeners whose group nobody gave, where the broker may have others of that name.
-pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) {
-    let is_shared = |name: &str| {
-        brokers
-            .get(name)
-            .is_some_and(|broker| broker.capabilities().system != "memory")
-    };
-    let unnamed: Vec<&Planned> = planned
-        .iter()
-        .filter(|listener| listener.resolved.group.is_none() && is_shared(&listener.broker))
-        .collect();
 /// Tells of listeners whose topic is not the one that their payload's type names. Dead letters are of any type.
 pub(super) fn tell_of_other_topics(planned: &[Planned]) {
     for listener in planned {
@@ -232,6 +232,17 @@ pub(super) fn tell_of_other_topics(planned: &[Planned]) {
     }
 }
 
+/// Tells of listeners whose group nobody gave, where the broker may have others of that name.
+pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) {
+    let is_shared = |name: &str| {
+        brokers
+            .get(name)
+            .is_some_and(|broker| broker.capabilities().system != "memory")
+    };
+    let unnamed: Vec<&Planned> = planned
+        .iter()
+        .filter(|listener| listener.resolved.group.is_none() && is_shared(&listener.broker))
+        .collect();
     let Some(first) = unnamed.first() else {
         return;
     };

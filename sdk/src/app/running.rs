@@ -12,11 +12,12 @@ use super::dedup::{Given, Stores};
 use super::overview::{ListenerStatus, Overview, PATIENCE, Started};
 use super::{App, brokers, table};
 use crate::Publisher;
+use crate::connect;
 use crate::contract::{Broker, Capabilities, Error, ErrorKind, Sharing, Spec, Status, Subscription};
 use crate::dead_letters::DeadLetters;
 use crate::engine::{self, Health, ListenerState, Options, Queue, Settles, Work};
 use crate::listener::{Scope, StateMap};
-use crate::meter::{self, Meter, Subject};
+use crate::meter::{self, Depths, Meter};
 use crate::middleware::{Breaker, Clock, Dedup, Middleware, Policy, Suspects};
 
 /// Longer than anybody waits, and a time that can be added to now.
@@ -112,6 +113,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     let () = ops;
     if metrics {
         meter::describe();
+        tell_not_ready(&planned, &urls, connected.as_ref());
     }
     let brokers = match brokers::open(&urls, connected, &planned, &application).await {
         Ok(brokers) => brokers,
@@ -121,9 +123,9 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
             return Err(error);
         }
     };
+    check::tell_of_other_topics(&planned);
     if !is_named {
         check::tell_of_files_name(&planned, &brokers);
-    check::tell_of_other_topics(&planned);
     }
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
@@ -213,6 +215,18 @@ struct Shared {
     stores: Stores,
 }
 
+/// Lets the gauges say of every listener that it is not ready, also while its broker does not answer.
+fn tell_not_ready(planned: &[Planned], urls: &BTreeMap<String, String>, connected: Option<&Arc<dyn Broker>>) {
+    for listener in planned {
+        let system = match connected.filter(|_| listener.broker.is_empty()) {
+            Some(broker) => Some(broker.capabilities().system),
+            None => urls.get(&listener.broker).and_then(|url| connect::system(url)),
+        };
+        // What they say when they are dropped.
+        drop(system.map(|system| Depths::new(listener.subject(system))));
+    }
+}
+
 /// Checks and declares everything, then subscribes; subscriptions in the order of `planned`.
 async fn open(
     planned: &[Planned],
@@ -289,12 +303,6 @@ fn launch(
     let can = broker.capabilities();
     let settings = &listener.resolved.settings;
     let spec = &listener.spec;
-    let subject = Subject {
-        system: can.system,
-        topic: spec.topic(),
-        group: &spec.group,
-        listener: &spec.listener,
-    };
     let lanes = settings.concurrency as usize;
     let work = Arc::new(Work {
         scope: Arc::new(Scope {
@@ -338,7 +346,7 @@ fn launch(
         settles: Settles::new(can.lease.is_some()),
         #[cfg(feature = "otel")]
         links: crate::trace::Links::default(),
-        meter: Meter::new(subject, shared.metrics),
+        meter: Meter::new(listener.subject(can.system), shared.metrics),
         health: Health::new(),
         cut_off: shared.cut_off.child_token(),
     });

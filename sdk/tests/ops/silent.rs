@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::http::{get, post};
-use crate::{open, until};
+use crate::{open, until, value};
 
 /// The embedded broker, which never tells its depths, and tells what it lacks only when it may.
 struct Silent(Arc<dyn Broker>, Arc<Semaphore>);
@@ -131,6 +131,40 @@ async fn during_start_up_the_process_lives_and_is_not_ready() {
     assert_eq!(running.ops_address(), Some(address));
     assert_eq!(ask("/health/ready").await.expect("an answer").0, 200);
     running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "silent.start", group = "g")]
+async fn at_the_start(_: Bytes) {}
+
+/// What cannot connect ends, and begins again and again: all that Prometheus ever sees of it.
+#[cfg(all(feature = "kafka", feature = "rabbitmq", feature = "redis"))]
+#[tokio::test]
+async fn a_listener_is_told_as_not_ready_before_its_broker_answers() {
+    for (scheme, system) in [("kafka", "kafka"), ("amqp", "rabbitmq"), ("redis", "redis")] {
+        let (broker, port) = (
+            tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            Port::free(),
+        );
+        let url = format!("{scheme}://{}?connect_timeout=2s", broker.local_addr().unwrap());
+        let app = App::new(&url).unwrap().ops(&port.to_string()).unwrap();
+        let starting = tokio::spawn(app.listen(listeners![at_the_start]).start());
+        let address = ([127, 0, 0, 1], port.number()).into();
+        until(async || tokio::net::TcpStream::connect(address).await.is_ok()).await;
+        let labels = [
+            format!("messaging_system=\"{system}\""),
+            "messaging_destination_name=\"silent.start\"".to_owned(),
+            "messaging_consumer_group_name=\"g\"".to_owned(),
+            "postrider_listener=\"at_the_start\"".to_owned(),
+        ];
+        let (_, metrics) = get(address, "/metrics").await;
+        let ready = value(
+            &metrics,
+            "postrider_ready",
+            &labels.each_ref().map(String::as_str),
+        );
+        assert_eq!(ready, Some(0.0), "{system}:\n{metrics}");
+        starting.abort();
+    }
 }
 
 #[tokio::test]
