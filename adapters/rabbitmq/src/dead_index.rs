@@ -23,8 +23,18 @@ pub(crate) const END: &str = "end";
 pub(crate) struct Owner {
     pub(crate) source: String,
     pub(crate) group: String,
-    /// The group's queues: what the broker itself gave up names only them.
-    pub(crate) queues: [String; 2],
+    /// The routing key by which the group's queues send what the broker itself gives up.
+    pub(crate) given_up: String,
+}
+
+impl Owner {
+    pub(crate) fn new(source: &str, group: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            group: group.to_owned(),
+            given_up: names::dead_letter_topic(source, group),
+        }
+    }
 }
 
 /// The index, as far as the stream has been read.
@@ -163,8 +173,10 @@ fn belongs(owner: &Owner, entry: &Entry) -> bool {
     let text = |name: &str| headers.get(name).and_then(Value::as_str).map(str::to_owned);
     match (text(names::DEAD_TOPIC), text(names::DEAD_GROUP)) {
         (Some(topic), Some(group)) => topic == owner.source && group == owner.group,
+        // Where it died first does not tell whose it is: a retry has passed through the ladder before.
         _ => {
-            text("postrider-original-x-first-death-queue").is_some_and(|queue| owner.queues.contains(&queue))
+            headers.get("postrider-original-x-first-death-queue").is_some()
+                && entry.routing_key.as_str() == owner.given_up
         }
     }
 }
@@ -174,17 +186,14 @@ mod tests {
     use super::*;
 
     fn owner() -> Owner {
-        Owner {
-            source: "t".into(),
-            group: "g".into(),
-            queues: ["t.g".into(), "t.g:ordered".into()],
-        }
+        Owner::new("t", "g")
     }
 
     fn entry(offset: u64, message: &Message, is_mark: bool) -> Entry {
         Entry {
             offset,
             is_mark,
+            routing_key: "t.g.dlq".into(),
             properties: properties::outbound(message, true).unwrap(),
             payload: message.payload.clone().unwrap_or_default().to_vec(),
         }

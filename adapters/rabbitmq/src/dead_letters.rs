@@ -36,17 +36,9 @@ pub(crate) struct RabbitDeadLetters {
 
 impl RabbitDeadLetters {
     pub(crate) fn new(shared: Arc<Shared>, topic: &str, source: &str, group: &str) -> Self {
-        let layout = shared.topology.layout();
         Self {
-            stream: layout.stream(topic),
-            owner: Owner {
-                source: source.to_owned(),
-                group: group.to_owned(),
-                queues: [
-                    layout.queue(source, group, false),
-                    layout.queue(source, group, true),
-                ],
-            },
+            stream: shared.topology.layout().stream(topic),
+            owner: Owner::new(source, group),
             index: DeadIndex::default(),
             read: false,
             shared,

@@ -70,16 +70,8 @@ impl Depths {
     }
 
     async fn dead(&self, shared: &Shared, key: Key, count: u32) -> Result<Option<u64>, Error> {
-        let layout = shared.topology.layout();
         let (stream, topic, group) = &key;
-        let owner = Owner {
-            source: topic.to_string(),
-            group: group.to_string(),
-            queues: [
-                layout.queue(topic, group, false),
-                layout.queue(topic, group, true),
-            ],
-        };
+        let owner = Owner::new(topic, group);
         let mut all = self.read.lock().await;
         let counted = all.entry(key.clone()).or_default();
         let before = std::mem::replace(&mut counted.seen, count);

@@ -27,6 +27,7 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
     /// It is a mark of ours: nothing published to a topic comes by that exchange.
     pub(crate) is_mark: bool,
+    pub(crate) routing_key: ShortString,
     pub(crate) properties: BasicProperties,
     pub(crate) payload: Vec<u8>,
 }
@@ -110,6 +111,7 @@ impl StreamReader {
         Ok(Some(Entry {
             offset,
             is_mark: delivery.exchange.as_str() == MARKS,
+            routing_key: delivery.routing_key,
             properties: delivery.properties,
             payload: delivery.data,
         }))

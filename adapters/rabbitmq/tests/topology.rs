@@ -11,7 +11,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use postrider_contract::{
-    Broker, ErrorKind, Event, Order, Problem, Settled, Settlement, Spec, Start, Topology, Verdict, names,
+    Broker, ErrorKind, Event, Order, Outgoing, Problem, Settled, Settlement, Spec, Start, Topology, Verdict,
+    names,
 };
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, lapin, lapin_to, message, open, publish, spec, unique};
@@ -103,9 +104,7 @@ async fn verify_lists_everything_that_is_missing() {
         "{queues}"
     );
     // In verify mode a publish makes nothing either.
-    let answers = broker
-        .publish(vec![postrider_contract::Outgoing::to_topic("t", message("m"))])
-        .await;
+    let answers = broker.publish(vec![Outgoing::to_topic("t", message("m"))]).await;
     assert!(answers[0].is_err());
     let exchanges = own.rabbitmqctl(&["list_exchanges", "-p", "postrider", "name", "--quiet"]);
     assert!(!exchanges.contains("postrider"), "{exchanges}");
@@ -204,7 +203,7 @@ async fn a_deleted_exchange_is_declared_and_bound_again() {
         .unwrap();
     let started = tokio::time::Instant::now();
     loop {
-        let outgoing = postrider_contract::Outgoing::to_topic("t", message("after"));
+        let outgoing = Outgoing::to_topic("t", message("after"));
         match broker.publish(vec![outgoing]).await.remove(0) {
             Ok(receipt) if receipt.received => break,
             Ok(_) => {}
@@ -235,8 +234,7 @@ async fn a_retry_outlives_its_queue() {
     publish(&broker, &topic, message("m")).await;
     let came = sub.one().await;
     let due = std::time::SystemTime::now() + Duration::from_millis(600);
-    let retry =
-        postrider_contract::Outgoing::to_inbox(topic.as_str(), "g", came.message.clone()).not_before(due);
+    let retry = Outgoing::to_inbox(topic.as_str(), "g", came.message.clone()).not_before(due);
     assert!(matches!(sub.emit(&came, vec![retry]).await, Settled::Done));
     broker.close(PATIENCE).await.unwrap();
     let queue = format!("{topic}.g");
@@ -287,7 +285,7 @@ async fn retries_of_several_listeners_outlive_their_queues() {
         publish(&broker, wish.topic(), message("m")).await;
         let came = sub.one().await;
         let due = std::time::SystemTime::now() + Duration::from_millis(600);
-        let retry = postrider_contract::Outgoing::to_inbox(wish.topic().clone(), "g", came.message.clone());
+        let retry = Outgoing::to_inbox(wish.topic().clone(), "g", came.message.clone());
         let retries = vec![retry.not_before(due); EACH];
         assert!(matches!(sub.emit(&came, retries).await, Settled::Done));
     }
@@ -453,15 +451,28 @@ async fn switching_ordered_leaves_nothing_behind() {
 async fn what_the_broker_gives_up_is_a_dead_letter() {
     let topic = unique("given-up");
     let usual = names::dead_letter_topic(&topic, "g");
-    what_the_broker_gives_up_is_in(&topic, &usual).await;
+    let published = Outgoing::to_topic(topic.as_str(), message("m"));
+    what_the_broker_gives_up_is_in(&topic, published, &usual).await;
 }
 
 #[tokio::test]
 async fn what_the_broker_gives_up_is_in_another_dead_letter_topic() {
-    what_the_broker_gives_up_is_in(&unique("given-up"), &unique("custom")).await;
+    let topic = unique("given-up");
+    let published = Outgoing::to_topic(topic.as_str(), message("m"));
+    what_the_broker_gives_up_is_in(&topic, published, &unique("custom")).await;
 }
 
-async fn what_the_broker_gives_up_is_in(topic: &str, dead_letter: &str) {
+/// A retry has passed through queues of the ladder, and each of them gave it up in its time.
+#[tokio::test]
+async fn a_retry_that_the_broker_gives_up_is_a_dead_letter() {
+    let topic = unique("given-up");
+    let usual = names::dead_letter_topic(&topic, "g");
+    let due = std::time::SystemTime::now() + Duration::from_millis(400);
+    let retry = Outgoing::to_inbox(topic.as_str(), "g", message("m")).not_before(due);
+    what_the_broker_gives_up_is_in(&topic, retry, &usual).await;
+}
+
+async fn what_the_broker_gives_up_is_in(topic: &str, message: Outgoing, dead_letter: &str) {
     let mut wishes = spec(topic, "g");
     wishes.dead_letter = Some(dead_letter.into());
     let broker = connect().await;
@@ -469,14 +480,19 @@ async fn what_the_broker_gives_up_is_in(topic: &str, dead_letter: &str) {
         .plan(std::slice::from_ref(&wishes), Topology::Declare)
         .await
         .unwrap();
-    publish(&broker, topic, message("m")).await;
+    broker.publish(vec![message]).await.remove(0).unwrap();
     let channel = lapin().await;
     let queue = format!("{topic}.g");
-    let got = channel
-        .basic_get(queue.as_str().into(), BasicGetOptions::default())
-        .await
-        .unwrap()
-        .unwrap();
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let got = loop {
+        let options = BasicGetOptions::default();
+        let got = channel.basic_get(queue.as_str().into(), options).await.unwrap();
+        match got {
+            Some(got) => break got,
+            None => assert!(tokio::time::Instant::now() < deadline, "it comes"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     got.acker
         .reject(lapin::options::BasicRejectOptions { requeue: false })
         .await
@@ -544,7 +560,7 @@ async fn a_lost_binding_comes_back() {
         .unwrap();
     let started = tokio::time::Instant::now();
     loop {
-        let outgoing = postrider_contract::Outgoing::to_topic(topic.as_str(), message("m"));
+        let outgoing = Outgoing::to_topic(topic.as_str(), message("m"));
         if broker.publish(vec![outgoing]).await.remove(0).unwrap().received {
             break;
         }
