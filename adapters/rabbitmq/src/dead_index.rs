@@ -120,6 +120,11 @@ impl DeadIndex {
         }
     }
 
+    /// Keeps no more of what is resolved, which then is unknown.
+    pub(crate) fn forget_resolved(&mut self) {
+        self.letters.retain(|_, letter| !letter.resolved);
+    }
+
     /// Unresolved dead letters behind an offset, oldest first.
     pub(crate) fn open_after(&self, after: Option<u64>) -> impl Iterator<Item = (u64, &Bytes)> {
         let from = after.map_or(0, |offset| offset.saturating_add(1));
@@ -230,6 +235,23 @@ mod tests {
         assert_eq!(index.find(b"nonsense"), Known::Unknown);
         assert_eq!(index.open_after(Some(7)).count(), 0);
         assert_eq!(index.next(), 11);
+    }
+
+    #[test]
+    fn what_is_resolved_can_be_forgotten() {
+        const MANY: u64 = 1_000;
+        let mut index = DeadIndex::default();
+        for offset in 0..MANY {
+            index.add(&owner(), &entry(offset, &dead("g"), false));
+        }
+        for offset in 0..MANY {
+            let mark = resolved(&format!("{offset}@m"));
+            index.add(&owner(), &entry(MANY + offset, &mark, true));
+        }
+        index.add(&owner(), &entry(2 * MANY, &dead("g"), false));
+        index.forget_resolved();
+        assert_eq!((index.letters.len(), index.open_count()), (1, 1));
+        assert_eq!(index.next(), 2 * MANY + 1);
     }
 
     #[test]

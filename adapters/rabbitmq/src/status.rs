@@ -80,6 +80,7 @@ impl Depths {
             *counted = Counted::default();
             return Ok(None);
         }
+        counted.index.forget_resolved();
         let behind = |counted: &Counted| counted.index.next() < counted.first.unwrap_or(0) + u64::from(count);
         if !behind(counted) {
             return Ok(Some(counted.index.open_count()));
