@@ -104,6 +104,8 @@ impl Redis {
         tokio::spawn(async move { moving.run(until).await });
         let until = closed.clone();
         tokio::spawn(async move { trimming.run(until).await });
+        let (keeping, until) = (Arc::clone(&publisher), closed.clone());
+        tokio::spawn(async move { keeping.keep(until).await });
         Ok(Arc::new(Self {
             settings,
             client,

@@ -12,7 +12,7 @@ use postrider_contract::{
     Error, ErrorKind, Event, Guarantee, Message, Order, Outgoing, Settled, Settlement, Sharing, Spec,
     Verdict, names,
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 struct Restarted(Mutex<Own>);
 
@@ -696,6 +696,43 @@ async fn what_pub_sub_misses_is_counted() {
         open.news
     );
     assert!(texts.contains(&"last".to_owned()));
+}
+
+/// A number that is spent on what was not sent would be missed by whoever listens.
+#[tokio::test]
+async fn what_pub_sub_does_not_send_is_not_missed() {
+    let own = Own::start(&[]);
+    let topic = unique("unsent");
+    let (broker, publisher) = (
+        connect(&own.pub_sub(""), "a").await,
+        connect(&own.pub_sub("?publish_timeout=1s"), "p").await,
+    );
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&publisher, &topic, ["first".into()]).await;
+    // The connection of a publisher that has nothing to say is cut.
+    let clients: String = redis::from_redis_value(own.tell("CLIENT LIST").await).unwrap();
+    let idle = clients.lines().find(|line| line.contains("name=tests:p "));
+    let id = idle.unwrap().split(' ').next().unwrap().replace("id=", "");
+    own.tell(&format!("CLIENT KILL ID {id}")).await;
+    sleep(Duration::from_millis(5_500)).await;
+    publish(&publisher, &topic, ["second".into()]).await;
+    // And the server goes away.
+    own.kill();
+    sleep(Duration::from_secs(6)).await;
+    for _ in 0..2 {
+        let one = vec![Outgoing::to_topic(topic.clone(), Message::new("unsent"))];
+        let error = publisher.publish(one).await.remove(0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    own.up();
+    while !matches!(open.event(0, &mut Vec::new()).await, Event::Degraded(_)) {}
+    open.ready().await;
+    publish(&publisher, &topic, ["last".into()]).await;
+    assert_eq!(texts(&open.receive(3).await), ["first", "second", "last"]);
+    let until = Instant::now() + Duration::from_secs(3);
+    while let Ok(event) = timeout_at(until, open.event(1, &mut Vec::new())).await {
+        assert!(!matches!(event, Event::Gap { .. }), "{event:?}");
+    }
 }
 
 #[tokio::test]

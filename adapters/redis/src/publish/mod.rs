@@ -5,10 +5,12 @@ mod send;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use postrider_contract::{Error, ErrorKind, Message, Outgoing, Receipt};
 use redis::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, unexpected};
 use crate::frame::{Frame, Publisher as Id, new_publisher};
@@ -24,6 +26,8 @@ use crate::topics::Topics;
 /// What is put off by one call of the script at most: it blocks the server meanwhile.
 const LATER_COUNT: usize = 500;
 const LATER_BYTES: usize = 4_000_000;
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(5);
 
 type Answer = Result<Receipt, Error>;
 
@@ -68,6 +72,19 @@ impl Publisher {
     /// How many calls are under way.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.load(Ordering::Acquire)
+    }
+
+    /// Keeps its connection in use: one that is idle may be dropped by whatever lies between, and the next message with it.
+    pub(crate) async fn keep(&self, until: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = sleep(IDLE) => {}
+                () = until.cancelled() => return,
+            }
+            if self.under_way() == 0 {
+                self.link.look().await;
+            }
+        }
     }
 
     /// Sends a batch; an answer for each.

@@ -18,6 +18,8 @@ use crate::topics::Topic;
 pub(super) struct Job {
     pub(super) index: usize,
     pub(super) command: Cmd,
+    /// For a channel: it becomes a command when it is sent, with a number that nothing unsent takes away.
+    unnumbered: Option<(Known, Message)>,
     pub(super) bytes: usize,
     pub(super) require_receiver: bool,
     /// It is a `PUBLISH`: the answer counts receivers.
@@ -37,6 +39,7 @@ impl Job {
         Self {
             index,
             command,
+            unnumbered: None,
             bytes,
             require_receiver: false,
             to_channel: false,
@@ -74,7 +77,7 @@ impl Publisher {
                     let route = self.scheduled(&topic.0);
                     return Ok(self.later(index, route, milliseconds, &message));
                 }
-                let job = self.to_topic(index, topic, &message);
+                let job = self.to_topic(index, topic, message);
                 Ok(Prepared::Now(Job {
                     require_receiver,
                     ..job
@@ -97,7 +100,7 @@ impl Publisher {
             Address::Reply(name) => {
                 let topic = self.known(reply_topic(&name)?, last);
                 self.fits(&topic.1, &message)?;
-                let mut job = self.to_topic(index, topic, &message);
+                let mut job = self.to_topic(index, topic, message.clone());
                 if !job.to_channel {
                     // A name from outside makes no stream: whoever waits for the reply has made it.
                     job.command = redis::cmd("XADD");
@@ -139,25 +142,34 @@ impl Publisher {
         }
     }
 
-    fn to_topic(&self, index: usize, (name, topic): &Known, message: &Message) -> Job {
-        let size = message.size();
+    fn to_topic(&self, index: usize, known: &Known, message: Message) -> Job {
+        let (size, topic) = (message.size(), &known.1);
         if self.settings.transport == Transport::Streams || topic.holds_dead_letters() {
-            let mut command = Cmd::with_capacity(3 + 2 * fields::count(message), 64 + size);
+            let mut command = Cmd::with_capacity(3 + 2 * fields::count(&message), 64 + size);
             command.arg("XADD").arg(&topic.key).arg("*");
-            fields::add_to(&mut command, message);
+            fields::add_to(&mut command, &message);
             return Job::new(index, command, size);
         }
-        let mut command = Cmd::with_capacity(3, 128 + name.len() + size);
-        let frame = match topic.next_sequence() {
-            Some(number) => Frame::encode(message, &self.id, number),
-            // A number that came again would be taken for a message that was received already.
-            None => self.frame_aside(message),
-        };
-        command.arg("PUBLISH").arg(&**name).arg(frame);
         Job {
             to_channel: true,
-            ..Job::new(index, command, size)
+            unnumbered: Some((known.clone(), message)),
+            ..Job::new(index, Cmd::new(), size)
         }
+    }
+
+    /// What is sent for it.
+    pub(super) fn command(&self, job: &mut Job) -> Cmd {
+        let Some(((name, topic), message)) = job.unnumbered.take() else {
+            return std::mem::take(&mut job.command);
+        };
+        let mut command = Cmd::with_capacity(3, 128 + name.len() + job.bytes);
+        let frame = match topic.next_sequence() {
+            Some(number) => Frame::encode(&message, &self.id, number),
+            // A number that came again would be taken for a message that was received already.
+            None => self.frame_aside(&message),
+        };
+        command.arg("PUBLISH").arg(&*name).arg(frame);
+        command
     }
 
     fn later(&self, index: usize, route: Route, milliseconds: u64, message: &Message) -> Prepared {

@@ -203,7 +203,7 @@ impl Publisher {
     async fn send(&self, on: Shared, mut jobs: Vec<Job>, deadline: Instant) -> Sent {
         let mut commands = Pipeline::with_capacity(jobs.len() + 1);
         for job in &mut jobs {
-            commands.add_command(std::mem::take(&mut job.command));
+            commands.add_command(self.command(job));
         }
         if self.settings.wait_replicas > 0 {
             let wait = commands.cmd("WAIT").arg(self.settings.wait_replicas);
