@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use common::own::Own;
 use common::*;
-use postrider_contract::{Broker, Message, Outgoing, Topology};
-use tokio::time::Instant;
+use postrider_contract::{Broker, Message, Outgoing, Settled, Spec, Token, Topology, Verdict};
+use tokio::time::{Instant, sleep};
 
 /// Entries of several nodes: whole ones are removed.
 const MESSAGES: usize = 500;
@@ -33,7 +33,7 @@ async fn trimmed(own: &Own, broker: &Arc<dyn Broker>) {
         let until = Instant::now() + SOON;
         while length(own, &witness).await >= before + MESSAGES as i64 {
             assert!(Instant::now() < until, "nothing is trimmed");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            sleep(Duration::from_millis(20)).await;
         }
     }
 }
@@ -59,7 +59,7 @@ async fn retries_in_an_inbox_without_a_group_stay() {
     let until = Instant::now() + SOON;
     while own.tell(&format!("ZCARD {{{topic}}}.g.delayed")).await != redis::Value::Int(0) {
         assert!(Instant::now() < until, "they are not passed on");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     }
     trimmed(&own, &broker).await;
     assert_eq!(length(&own, &inbox).await, MESSAGES as i64);
@@ -94,4 +94,39 @@ async fn what_a_group_that_was_set_back_has_not_read_stays() {
     acknowledge.exec_async(&mut raw).await.unwrap();
     trimmed(&own, &broker).await;
     assert_eq!(length(&own, &topic).await, MESSAGES as i64);
+}
+
+/// A foreign program keeps the stream short. What is in hand then is nowhere else.
+#[tokio::test]
+async fn what_is_in_hand_outlives_its_entry() {
+    let topic = unique("orphaned");
+    let broker = connect(&format!("{}?lease=1s", url()), "a").await;
+    let wishes = Spec {
+        in_flight: 4,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, wishes).await;
+    publish(&broker, &topic, (0..4).map(|n| n.to_string())).await;
+    let got = open.receive(3).await;
+    let mut raw = raw().await;
+    let mut trim = redis::cmd("XTRIM");
+    trim.arg(&*topic).arg("MAXLEN").arg(0);
+    trim.exec_async(&mut raw).await.unwrap();
+    let held: Vec<Token> = got.iter().map(|delivery| delivery.token).collect();
+    for _ in 0..6 {
+        open.subscription.settler.extend(&held).await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    open.ack(&got[0]).await;
+    let retry = Outgoing::to_inbox(topic.clone(), "g", got[1].message.clone());
+    open.emit(&got[1], retry).await;
+    let released = open.settle(&got[2], Verdict::Release).await;
+    assert!(matches!(released, Settled::Done), "{released:?}");
+    let mut again = open.receive(3).await;
+    again.sort_by_key(text);
+    assert_eq!(texts(&again), ["1", "2", "3"]);
+    for delivery in &again {
+        open.ack(delivery).await;
+    }
+    assert!(open.gaps.is_empty(), "{:?}", open.gaps);
 }

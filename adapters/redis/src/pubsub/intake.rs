@@ -159,6 +159,7 @@ impl Intake {
                     },
                     delivered: 1,
                     released: 0,
+                    orphaned: false,
                     origin: Origin::Topic,
                     message,
                 }

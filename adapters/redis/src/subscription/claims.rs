@@ -7,7 +7,7 @@ use postrider_contract::{Error, Event};
 use redis::Value;
 use tokio::time::Instant;
 
-use crate::failure::{checked, unexpected};
+use crate::failure::unexpected;
 use crate::keys::RELEASED;
 use crate::link::COMMAND;
 use crate::scripts::Name;
@@ -286,14 +286,22 @@ pub(crate) async fn renew(
             }
             let sent = Instant::now();
             let reply = link.run(&renew, COMMAND).await.map_err(|failure| failure.error)?;
-            let Value::Array(lost) = checked(reply)? else {
-                continue;
+            let (lost, deleted): (Vec<Value>, Vec<Value>) = redis::from_redis_value(reply)
+                .map_err(|_| unexpected("the renew script's answer is not understood"))?;
+            let places = |ids: Vec<Value>| -> HashSet<Place> {
+                let ids = ids.into_iter().filter_map(entry_id);
+                ids.map(|id| (stream, id)).collect()
             };
-            let lost: HashSet<Place> = lost
-                .into_iter()
-                .filter_map(entry_id)
-                .map(|id| (stream, id))
-                .collect();
+            let (lost, deleted) = (places(lost), places(deleted));
+            if !deleted.is_empty() {
+                tracing::error!(
+                    topic = %source.topic,
+                    group = %source.group,
+                    count = deleted.len(),
+                    "messages were deleted from the stream while this instance works on them; it goes on with its own copies"
+                );
+                table.orphan(&deleted);
+            }
             let renewed = ids
                 .iter()
                 .map(|&id| (stream, id))

@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     pub(crate) delivered: u32,
     /// How often it was handed out here and released.
     pub(crate) released: u32,
+    /// It was deleted on the server: this is all that there is.
+    pub(crate) orphaned: bool,
     pub(crate) origin: Origin,
     pub(crate) message: Message,
 }
@@ -99,6 +101,7 @@ impl Entry {
             id,
             delivered,
             released: 0,
+            orphaned: false,
             origin,
             message: decoded.message,
         })

@@ -70,6 +70,7 @@ mod tests {
             id: EntryId::default(),
             delivered: 1,
             released: 0,
+            orphaned: false,
             origin: Origin::Topic,
             message: Message::new(vec![0; bytes]),
         }

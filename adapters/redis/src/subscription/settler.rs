@@ -14,7 +14,7 @@ use crate::settings::Settings;
 use crate::subscription::claims::renew;
 use crate::subscription::entry::{EntryId, Stream};
 use crate::subscription::source::Source;
-use crate::subscription::table::{Place, Table};
+use crate::subscription::table::{Named, Place, Table};
 use crate::topics::Topics;
 
 /// Empties a table: acknowledgements in one `XACK` per stream, what is emitted within the topic's slot by a script together
@@ -46,13 +46,13 @@ pub(crate) struct Item {
 impl Settler for TableSettler {
     async fn settle(&self, batch: &mut Vec<Settlement>, out: &mut Vec<Settled>) {
         let _under_way = self.table.settling();
-        let places = self.table.named(batch.iter().map(|settlement| settlement.token));
+        let named = self.table.named(batch.iter().map(|settlement| settlement.token));
         let mut answers: Vec<Option<Settled>> = Vec::new();
         answers.resize_with(batch.len(), || None);
         let (mut acks, mut moves, mut remote) = (Vec::with_capacity(batch.len()), Vec::new(), Vec::new());
         let mut gone = Vec::new();
-        for ((index, Settlement { token, verdict }), place) in batch.drain(..).enumerate().zip(places) {
-            let Some(place) = place else {
+        for ((index, Settlement { token, verdict }), named) in batch.drain(..).enumerate().zip(named) {
+            let Some(Named { place, orphaned }) = named else {
                 gone.push(token);
                 answers[index] = Some(Settled::Stale);
                 continue;
@@ -74,7 +74,7 @@ impl Settler for TableSettler {
             };
             if item.emit.is_empty() {
                 acks.push(item);
-            } else if self.is_movable(&item.emit) {
+            } else if !orphaned && self.is_movable(&item.emit) {
                 moves.push(item);
             } else {
                 remote.push(item);
@@ -106,6 +106,8 @@ impl Settler for TableSettler {
             .named(held.iter().copied())
             .into_iter()
             .flatten()
+            .filter(|named| !named.orphaned)
+            .map(|named| named.place)
             .collect();
         if let Err(error) = renew(
             &self.link,

@@ -71,6 +71,14 @@ struct Held {
 /// Which stream, and where in it.
 pub(crate) type Place = (Stream, EntryId);
 
+/// What a token names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named {
+    pub(crate) place: Place,
+    /// It is not on the server any more.
+    pub(crate) orphaned: bool,
+}
+
 /// A part of a subscription that must work before messages flow.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Part {
@@ -142,7 +150,7 @@ impl Table {
             let Some(waiting) = state.waiting.pop_front() else {
                 break;
             };
-            if waiting.leased_until <= now && !self.ordered {
+            if waiting.leased_until <= now && !self.ordered && !waiting.entry.orphaned {
                 // Its lease ran out here: it may be somebody else's by now. If not, it is claimed again.
                 dropped = true;
                 continue;
@@ -232,26 +240,37 @@ impl Table {
     /// What waits on a lease that ends before `then`.
     pub(crate) fn waiting_until(&self, then: Instant) -> Vec<Place> {
         let state = self.state();
-        let ending = state.waiting.iter().filter(|waiting| waiting.leased_until < then);
+        let ending = state
+            .waiting
+            .iter()
+            .filter(|waiting| waiting.leased_until < then && !waiting.entry.orphaned);
         ending.map(|waiting| waiting.entry.place()).collect()
+    }
+
+    /// Nobody else can have these: they are gone from the server.
+    pub(crate) fn orphan(&self, deleted: &HashSet<Place>) {
+        let mut state = self.state();
+        let State { waiting, held, .. } = &mut *state;
+        let waiting = waiting.iter_mut().map(|waiting| &mut waiting.entry);
+        for entry in waiting.chain(held.values_mut().map(|held| &mut held.entry)) {
+            entry.orphaned |= deleted.contains(&entry.place());
+        }
     }
 
     /// Notes renewed leases, and what turned out to be another's.
     pub(crate) fn renewed(&self, renewed: &HashSet<Place>, lost: &HashSet<Place>, leased_until: Instant) {
+        let is_lost = |entry: &Entry| lost.contains(&entry.place()) && !entry.orphaned;
         let mut state = self.state();
-        state
-            .waiting
-            .retain(|waiting| !lost.contains(&waiting.entry.place()));
+        state.waiting.retain(|waiting| !is_lost(&waiting.entry));
         for waiting in &mut state.waiting {
             if renewed.contains(&waiting.entry.place()) {
                 waiting.leased_until = leased_until;
             }
         }
         for held in state.held.values_mut() {
-            let place = held.entry.place();
-            if lost.contains(&place) {
+            if is_lost(&held.entry) {
                 held.lost = true;
-            } else if renewed.contains(&place) {
+            } else if renewed.contains(&held.entry.place()) {
                 held.leased_until = leased_until;
             }
         }

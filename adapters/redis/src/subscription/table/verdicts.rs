@@ -4,18 +4,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use postrider_contract::Token;
 
-use crate::subscription::table::{Held, Place, Table, Waiting};
+use crate::subscription::table::{Held, Named, Table, Waiting};
 
 impl Table {
     /// What this token names; `None` if it is stale.
-    pub(crate) fn named(&self, tokens: impl Iterator<Item = Token>) -> Vec<Option<Place>> {
+    pub(crate) fn named(&self, tokens: impl Iterator<Item = Token>) -> Vec<Option<Named>> {
         let state = self.state();
         tokens
             .map(|token| {
                 let held = (token.epoch == state.epoch)
                     .then(|| state.held.get(&token.seq))
                     .flatten()?;
-                (!held.lost).then(|| held.entry.place())
+                (!held.lost).then(|| Named {
+                    place: held.entry.place(),
+                    orphaned: held.entry.orphaned,
+                })
             })
             .collect()
     }
