@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use postrider_contract::{Broker, ErrorKind, Event, Outgoing, Settled, Spec, Topology, Verdict, names};
 use rdkafka::admin::{AdminOptions, NewPartitions};
-use support::fence::Cluster;
+use support::fence::{Cluster, Fence};
 use support::own::OwnBroker;
 use support::{
     PATIENCE, admin, client, delete_topic, message, open, publish, retry_of, spec, text, unique, with_options,
@@ -72,7 +72,11 @@ async fn a_dead_broker_is_told_and_survived() {
 }
 
 /// Publishes to all of these at once, which are refused as never sent. Answers when the last of them was.
-async fn refused_at_once(broker: &Arc<dyn Broker>, topics: impl Iterator<Item = String>) -> Duration {
+async fn refused_at_once(
+    broker: &Arc<dyn Broker>,
+    kind: ErrorKind,
+    topics: impl Iterator<Item = String>,
+) -> Duration {
     let begun = Instant::now();
     let mut publishes = tokio::task::JoinSet::new();
     for topic in topics {
@@ -83,7 +87,8 @@ async fn refused_at_once(broker: &Arc<dyn Broker>, topics: impl Iterator<Item = 
         });
     }
     while let Some(error) = publishes.join_next().await {
-        assert_eq!(error.unwrap().kind(), ErrorKind::Unavailable, "it was never sent");
+        let error = error.unwrap();
+        assert_eq!(error.kind(), kind, "it was never sent: {error}");
     }
     begun.elapsed()
 }
@@ -98,7 +103,7 @@ async fn publishes_at_once_are_answered_in_time() {
     publish(&broker, &topic, &["1"]).await;
     own.verb("pause");
     // It takes ten seconds and more to find out that nobody answers for a topic.
-    let took = refused_at_once(&broker, (0..5).map(|_| unique("new"))).await;
+    let took = refused_at_once(&broker, ErrorKind::Unavailable, (0..5).map(|_| unique("new"))).await;
     println!("frozen: {took:?}");
     assert!(took < Duration::from_secs(30), "{took:?}");
     own.verb("kill");
@@ -110,7 +115,7 @@ async fn publishes_at_once_are_answered_in_time() {
         }
     };
     println!("{error:?}");
-    let took = refused_at_once(&broker, (0..50).map(|_| topic.clone())).await;
+    let took = refused_at_once(&broker, ErrorKind::Unavailable, (0..50).map(|_| topic.clone())).await;
     println!("killed: {took:?}");
     assert!(took < Duration::from_secs(10), "{took:?}");
     broker.close(PATIENCE).await.unwrap();
@@ -270,7 +275,7 @@ async fn what_differs_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_breaks_before_the_password_is_no_refusal() {
     let _turn = TURNS.acquire().await;
-    let own = OwnBroker::with_password();
+    let own = OwnBroker::with_password("pencil");
     let fence = own.fence().await;
     let connect = async |password: &str| {
         let url = format!("kafka://user:{password}@127.0.0.1:{}", own.proxy_port());
@@ -303,6 +308,29 @@ async fn a_connection_that_breaks_before_the_password_is_no_refusal() {
     listener.event(|event| matches!(event, Event::Ready)).await;
     publish(&broker, &topic, &["3"]).await;
     while text(&listener.one().await) != "3" {}
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// Whoever waits for one that looks for a broker is refused with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn publishes_at_once_are_told_of_a_refusal() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::with_password("pencil");
+    let fence = own.fence().await;
+    let port = own.proxy_port();
+    let url = with_options(
+        &format!("kafka://user:pencil@127.0.0.1:{port}"),
+        "&publish_timeout=3s",
+    );
+    let broker = postrider_kafka::connect(&url, client("faults")).await.unwrap();
+    let topic = unique("changed");
+    publish(&broker, &topic, &["1"]).await;
+    // It is out of reach for as long as another one takes to start.
+    drop(fence);
+    let other = OwnBroker::with_password("crayon");
+    let _fence = Fence::start(port, other.behind_port()).await;
+    let took = refused_at_once(&broker, ErrorKind::Denied, (0..50).map(|_| topic.clone())).await;
+    println!("{took:?}");
     broker.close(PATIENCE).await.unwrap();
 }
 

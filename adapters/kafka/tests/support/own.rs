@@ -24,13 +24,16 @@ impl OwnBroker {
         Self::with(&settings)
     }
 
-    /// One that wants a password of those who come by way of a proxy: of the user `user`, `pencil`.
-    pub fn with_password() -> Self {
+    /// One that wants this password of those who come by way of a proxy, of the user `user`.
+    pub fn with_password(password: &str) -> Self {
+        let user = format!(
+            "listener.name.proxied.plain.sasl.jaas.config=\
+             org.apache.kafka.common.security.plain.PlainLoginModule required user_user=\"{password}\";"
+        );
         let settings = [
             "listener.security.protocol.map=CLIENT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
             "listener.name.proxied.sasl.enabled.mechanisms=PLAIN",
-            "listener.name.proxied.plain.sasl.jaas.config=\
-             org.apache.kafka.common.security.plain.PlainLoginModule required user_user=\"pencil\";",
+            &user,
         ];
         Self::with(&settings)
     }
