@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -331,104 +330,6 @@ async fn publishes_at_once_are_told_of_a_refusal() {
     let _fence = Fence::start(port, other.behind_port()).await;
     let took = refused_at_once(&broker, ErrorKind::Denied, (0..50).map(|_| topic.clone())).await;
     println!("{took:?}");
-    broker.close(PATIENCE).await.unwrap();
-}
-
-/// It stands still, which is told for as long as it does, and the others go on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_cannot_be_read_is_told() {
-    let _turn = TURNS.acquire().await;
-    let own = OwnBroker::start();
-    let topic = unique("corrupt");
-    let broker = connect(&own, "&partitions=2&compression=gzip").await;
-    let spec = spec(&topic, "g");
-    broker
-        .plan(std::slice::from_ref(&spec), Topology::Declare)
-        .await
-        .unwrap();
-    let keyed = |n: u32| message(&n.to_string()).with_key(n.to_string());
-    let batch = (0..100).map(|n| Outgoing::to_topic(topic.as_str(), keyed(n)));
-    for answer in broker.publish(batch.collect()).await {
-        answer.unwrap();
-    }
-    let log = own
-        .directory()
-        .join(format!("data/{topic}-0/00000000000000000000.log"));
-    let whole = std::fs::read(&log).unwrap();
-    // What follows the header of a batch is compressed.
-    let write = |bytes: &[u8]| {
-        let log = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
-        log.write_all_at(&bytes[61..], 61).unwrap();
-    };
-    write(&vec![0xff; whole.len()]);
-
-    let mut listener = open(&broker, spec.clone()).await;
-    let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
-    println!("{told:?}");
-    let readable = listener.drain(100, PATIENCE / 10).await.len();
-    assert!((1..100).contains(&readable), "{readable}");
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE / 5 {
-        let mut none = Vec::new();
-        let next = listener.receiver.next(0, &mut none);
-        let told = tokio::time::timeout(Duration::from_secs(1), next).await;
-        assert!(told.is_err(), "it still stands still: {told:?}");
-    }
-    let status = broker.status(&[spec]).await.unwrap().remove(0);
-    assert_eq!(status.waiting, Some(100 - readable as u64), "{status:?}");
-
-    write(&whole);
-    listener.event(|event| matches!(event, Event::Ready)).await;
-    assert_eq!(
-        listener.drain(100 - readable, PATIENCE).await.len(),
-        100 - readable
-    );
-    broker.close(PATIENCE).await.unwrap();
-}
-
-/// It stands still while other brokers are up, and what they lead goes on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_partition_that_nobody_leads_is_told() {
-    let _turn = TURNS.acquire().await;
-    let own = OwnBroker::start();
-    let broker = connect(&own, "&partitions=2&publish_timeout=5s").await;
-    // The groups' positions are all on the first broker then.
-    open(&broker, spec(&unique("before"), "g")).await;
-    let second = own.second();
-    let admin = admin(&own.url_with(""));
-    let brokers = || {
-        admin
-            .inner()
-            .fetch_metadata(None, PATIENCE)
-            .unwrap()
-            .brokers()
-            .len()
-    };
-    while brokers() < 2 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let topic = unique("led");
-    let mut listener = open(&broker, spec(&topic, "g")).await;
-    let publish = async |from: u32| {
-        let keyed = |n: u32| message(&n.to_string()).with_key(n.to_string());
-        let batch = (from..from + 20).map(|n| Outgoing::to_topic(topic.as_str(), keyed(n)));
-        let answers = broker.publish(batch.collect()).await;
-        answers.iter().filter(|answer| answer.is_ok()).count()
-    };
-    assert_eq!(publish(0).await, 20);
-    assert_eq!(listener.drain(20, PATIENCE).await.len(), 20);
-
-    second.verb("kill");
-    let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
-    println!("{told:?}");
-    let arrived = publish(20).await;
-    assert!((1..20).contains(&arrived), "{arrived}");
-    assert_eq!(listener.drain(arrived, PATIENCE).await.len(), arrived);
-
-    second.verb("start");
-    listener.event(|event| matches!(event, Event::Ready)).await;
-    assert_eq!(publish(40).await, 20);
-    assert!(listener.drain(20, PATIENCE).await.len() >= 20);
     broker.close(PATIENCE).await.unwrap();
 }
 
