@@ -46,7 +46,7 @@ pub async fn a_retry_returns_to_its_group_only(run: Run) {
     instance.close().await;
 }
 
-/// Never early; late by no more than the contract says. A busy machine gets three tries at the second.
+/// Never early; late by no more than the contract says. A busy machine gets three tries at the second; the worst is noted.
 pub async fn a_retry_is_never_early_and_hardly_late(run: Run) {
     let topic = run.topic("t");
     let instance = run.connect().await;
@@ -69,7 +69,7 @@ pub async fn a_retry_is_never_early_and_hardly_late(run: Run) {
             }
         }
         let best = lateness.iter().min().copied().unwrap_or_default();
-        run.late(wait, best);
+        run.late(wait, lateness.iter().max().copied().unwrap_or_default());
         assert!(best <= late(wait), "a wait of {wait:?} was late by {lateness:?}");
     }
     instance.close().await;
