@@ -15,7 +15,7 @@ const FOLDER: &str = "POSTRIDER_CONFORMANCE";
 pub enum Outcome {
     /// What it asks for holds.
     Passed,
-    /// The broker cannot do this, and says so before anything starts.
+    /// The broker cannot do this, and says so: before anything starts, or by an answer that tells nothing.
     Refused(String),
     /// The harness says why it cannot be passed on this broker.
     NotPossible(String),

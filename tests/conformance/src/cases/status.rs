@@ -18,7 +18,8 @@ pub async fn a_backlog_is_told(run: Run) {
     instance.close().await;
 }
 
-/// Waiting, unsettled, retrying and dead, where the broker can tell. Some brokers refresh their figures now and then.
+/// Waiting, unsettled, retrying and dead, where the broker can tell; what it cannot is noted. Some brokers refresh their
+/// figures now and then.
 pub async fn depths_are_told(run: Run) {
     let topic = run.topic("t");
     let mut wishes = spec(&topic, "g");
@@ -36,6 +37,17 @@ pub async fn depths_are_told(run: Run) {
     sub.ack(&held[2..]).await;
     sub.handle(6).await;
     told(&run, &instance, &wishes, [0, 0, 1, 1]).await;
+    let status = instance.status(&wishes).await;
+    let depths = [
+        ("unsettled", status.unsettled),
+        ("retrying", status.retrying),
+        ("dead", status.dead),
+    ];
+    let untold = depths.iter().filter(|(_, depth)| depth.is_none());
+    let untold: Vec<&str> = untold.map(|(name, _)| *name).collect();
+    if !untold.is_empty() {
+        run.refused(&format!("not told: {}", untold.join(", ")));
+    }
     instance.close().await;
 }
 

@@ -66,7 +66,7 @@ impl Run {
         format!("conformance.{}.{}.{name}", self.case, self.stamp).into()
     }
 
-    /// Notes that the broker cannot do what the case is about, and has refused it.
+    /// Notes that the broker cannot do what the case is about, or not all of it, and has said so.
     pub fn refused(&self, what: &str) {
         println!("{} on {}: refused: {what}", self.case, self.harness.name());
         self.notes.refused(what);
