@@ -44,6 +44,7 @@ fn expected() -> Vec<(Fault, Case)> {
         Late: inbox::a_retry_is_never_early_and_hardly_late;
         FirstInFirstOut: inbox::retries_come_in_due_order;
         ForgetsWaiting: inbox::retries_survive_all_clients;
+        WritesAtClose: inbox::retries_survive_all_clients;
         BlocksWhileWaiting: inbox::a_retry_blocks_nothing;
 
         MergesGroups: groups::two_groups_each_see_all;

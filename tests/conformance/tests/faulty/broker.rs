@@ -23,6 +23,8 @@ pub(super) struct FaultyBroker {
     pub(super) fault: Fault,
     pub(super) count: AtomicU64,
     pub(super) held: Mutex<Vec<(Arc<dyn Settler>, Held)>>,
+    /// Retries that are written down when it is closed.
+    pub(super) unwritten: Arc<Mutex<Vec<Outgoing>>>,
     pub(super) kept: Arc<Mutex<Vec<Arc<dyn Settler>>>>,
 }
 
@@ -185,6 +187,7 @@ impl Broker for FaultyBroker {
                     self.fault,
                     held,
                     slots,
+                    self.unwritten.clone(),
                 )),
             }
         };
@@ -254,6 +257,8 @@ impl Broker for FaultyBroker {
                 ack(&settler, tokens).await;
             }
         }
+        let unwritten = std::mem::take(&mut *self.unwritten.lock().unwrap());
+        self.inner.publish(unwritten).await;
         self.inner.close(deadline).await
     }
 }

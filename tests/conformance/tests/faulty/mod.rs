@@ -37,6 +37,7 @@ pub(crate) enum Fault {
     Late,
     FirstInFirstOut,
     ForgetsWaiting,
+    WritesAtClose,
     BlocksWhileWaiting,
     // Groups.
     MergesGroups,
@@ -119,6 +120,7 @@ impl Harness for Faulty {
             fault: self.fault,
             count: AtomicU64::new(0),
             held: Mutex::default(),
+            unwritten: Arc::default(),
             kept: self.kept.clone(),
         }))
     }

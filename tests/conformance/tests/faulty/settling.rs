@@ -20,6 +20,7 @@ pub(super) struct FaultySettler {
     fault: Fault,
     held: Held,
     slots: Slots,
+    unwritten: Arc<Mutex<Vec<Outgoing>>>,
     releases: AtomicU64,
     last_due: Mutex<Option<SystemTime>>,
 }
@@ -31,6 +32,7 @@ impl FaultySettler {
         fault: Fault,
         held: Held,
         slots: Slots,
+        unwritten: Arc<Mutex<Vec<Outgoing>>>,
     ) -> Self {
         Self {
             inner,
@@ -38,6 +40,7 @@ impl FaultySettler {
             fault,
             held,
             slots,
+            unwritten,
             releases: AtomicU64::new(0),
             last_due: Mutex::default(),
         }
@@ -99,13 +102,21 @@ impl FaultySettler {
                     None => settled,
                 };
             }
+            Fault::WritesAtClose => {
+                self.unwritten.lock().unwrap().extend(emit);
+                return self.plainly(token, Verdict::ACK).await;
+            }
             Fault::ForgetsWaiting => {
-                let broker = self.broker.clone();
+                // It ends with its client.
+                let client = Arc::downgrade(&self.broker);
                 tokio::spawn(async move {
                     for mut outgoing in emit {
                         let due = outgoing.not_before.take();
                         let wait = due.and_then(|due| due.duration_since(SystemTime::now()).ok());
                         sleep(wait.unwrap_or_default()).await;
+                        let Some(broker) = client.upgrade() else {
+                            return;
+                        };
                         drop(broker.publish(vec![outgoing]).await);
                     }
                 });
