@@ -35,6 +35,7 @@ async fn reserve_stock(
 
 #[tokio::main]
 async fn main() -> Result<(), postrider::Error> {
+    tracing_subscriber::fmt().init(); // what Postrider tells: the start-up table, retries, dead letters
     let (done, mut reserved) = unbounded_channel::<u64>();
     // A service would end with `.run().await`, which goes on until SIGTERM or SIGINT.
     let running = App::from_env()? // BROKER_URL picks the broker

@@ -46,9 +46,9 @@ use report::grouped;
 use shop::Shop;
 use watch::Watched;
 
-/// What is logged unless `RUST_LOG` says otherwise: what Postrider and its adapters warn of, which includes what the client
-/// libraries below them report as errors; but not each of the many failures that this example provokes.
-const LOG: &str = "postrider=warn,order_flow=warn,postrider::middleware::retry=off";
+/// What is logged unless `RUST_LOG` says otherwise: the start-up table, and what Postrider and its adapters warn of, which
+/// includes what the client libraries below them report as errors; but not each of the many failures that this example provokes.
+const LOG: &str = "postrider=warn,order_flow=warn,postrider::app=info,postrider::middleware::retry=off";
 
 #[tokio::main]
 async fn main() -> ExitCode {
