@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use lapin::types::ShortString;
-use postrider_contract::{Bytes, Message, Value, names};
+use postrider_contract::{Bytes, Message, names};
 
 use crate::properties;
 use crate::stream::Entry;
@@ -172,18 +172,16 @@ fn mark(entry: &Entry) -> Option<&'static str> {
 }
 
 fn belongs(owner: &Owner, entry: &Entry) -> bool {
+    // What else it says of itself it may have from a former time. Where it died first does not tell whose it is: a retry has
+    // passed through the ladder before.
+    if properties::was_given_up(&entry.properties) {
+        return entry.routing_key.as_str() == owner.given_up;
+    }
     let headers = properties::inbound(&entry.properties, Vec::new(), false)
         .message
         .headers;
-    let text = |name: &str| headers.get(name).and_then(Value::as_str).map(str::to_owned);
-    match (text(names::DEAD_TOPIC), text(names::DEAD_GROUP)) {
-        (Some(topic), Some(group)) => topic == owner.source && group == owner.group,
-        // Where it died first does not tell whose it is: a retry has passed through the ladder before.
-        _ => {
-            headers.get("postrider-original-x-first-death-queue").is_some()
-                && entry.routing_key.as_str() == owner.given_up
-        }
-    }
+    headers.get_str(names::DEAD_TOPIC) == Some(&*owner.source)
+        && headers.get_str(names::DEAD_GROUP) == Some(&*owner.group)
 }
 
 #[cfg(test)]

@@ -288,6 +288,12 @@ pub(crate) fn with_return_tag(properties: BasicProperties, number: i64) -> Basic
     properties.with_headers(table)
 }
 
+/// Whether the broker itself dead-lettered it: what is published by us has no such header live.
+pub(crate) fn was_given_up(properties: &BasicProperties) -> bool {
+    let table = properties.headers().as_ref();
+    table.is_some_and(|table| table.contains_key("x-first-death-queue"))
+}
+
 /// Takes out what the broker left: kept live, the deaths make it drop the message the next time, and its count of deliveries
 /// was that of another queue.
 pub(crate) fn without_traces(properties: BasicProperties) -> BasicProperties {

@@ -472,6 +472,16 @@ async fn a_retry_that_the_broker_gives_up_is_a_dead_letter() {
     what_the_broker_gives_up_is_in(&topic, retry, &usual).await;
 }
 
+/// A listener on a dead-letter topic gets what says of itself that it is a dead letter of another.
+#[tokio::test]
+async fn a_dead_letter_that_the_broker_gives_up_is_one_of_its_last_group() {
+    let topic = unique("given-up");
+    let usual = names::dead_letter_topic(&topic, "g");
+    let published = support::dead(&message("m"), "another", "g").message;
+    let published = Outgoing::to_topic(topic.as_str(), published);
+    what_the_broker_gives_up_is_in(&topic, published, &usual).await;
+}
+
 async fn what_the_broker_gives_up_is_in(topic: &str, message: Outgoing, dead_letter: &str) {
     let mut wishes = spec(topic, "g");
     wishes.dead_letter = Some(dead_letter.into());
