@@ -130,3 +130,23 @@ async fn what_is_in_hand_outlives_its_entry() {
     }
     assert!(open.gaps.is_empty(), "{:?}", open.gaps);
 }
+
+/// Giving back is a claim as well, and the server forgets what is gone.
+#[tokio::test]
+async fn what_was_deleted_and_is_given_back_is_told() {
+    let topic = unique("untold");
+    let broker = connect(&url(), "a").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, (0..3).map(|n| n.to_string())).await;
+    let got = open.receive(1).await.remove(0);
+    fetched(&broker, &topic, 3).await;
+    let mut trim = redis::cmd("XTRIM");
+    trim.arg(&*topic).arg("MAXLEN").arg(0);
+    trim.exec_async(&mut raw().await).await.unwrap();
+    open.subscription.receiver.pause(true).await;
+    while open.gaps.is_empty() {
+        open.event(1, &mut Vec::new()).await;
+    }
+    assert_eq!(open.gaps, [Some(2)]);
+    open.ack(&got).await;
+}

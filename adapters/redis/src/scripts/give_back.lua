@@ -1,7 +1,8 @@
 -- Hands entries to whoever looks next: they become idle for a day under a name that nobody uses.
 -- KEYS: stream, and of an ordered group its lease. ARGV: group, consumer, name, session of an ordered group, 'all' | 'some',
 -- then ids and delivery counts in turn. A count is restored for what was fetched and never handed out; -1 leaves it. With
--- 'all', whatever else is pending goes too, and the consumer is deleted when nothing is left. Answers how many it was.
+-- 'all', whatever else is pending goes too, and the consumer is deleted when nothing is left. Answers how many had been
+-- deleted: Redis 7 forgets here that they were pending.
 local stream, group, consumer, name = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if KEYS[2] then
   local session, leader = string.match(redis.call('GET', KEYS[2]) or '', '^%d+ (%d+) (.*)$')
@@ -10,27 +11,29 @@ if KEYS[2] then
     return 0
   end
 end
+local given, deleted = 0, 0
 local function give(id, count)
   if #redis.call('XPENDING', stream, group, id, id, 1, consumer) == 0 then
-    return 0
+    return
   end
+  local claim = { 'XCLAIM', stream, group, name, 0, id, 'IDLE', 86400000, 'JUSTID' }
   if count >= 0 then
-    redis.call('XCLAIM', stream, group, name, 0, id, 'IDLE', 86400000, 'RETRYCOUNT', count, 'JUSTID')
-  else
-    redis.call('XCLAIM', stream, group, name, 0, id, 'IDLE', 86400000, 'JUSTID')
+    claim[10], claim[11] = 'RETRYCOUNT', count
   end
-  return 1
+  if #redis.call(unpack(claim)) == 0 then
+    deleted = deleted + 1
+  end
+  given = given + 1
 end
-local given = 0
 for at = 6, #ARGV, 2 do
-  given = given + give(ARGV[at], tonumber(ARGV[at + 1]))
+  give(ARGV[at], tonumber(ARGV[at + 1]))
 end
 if ARGV[5] == 'all' then
   local left = redis.call('XPENDING', stream, group, '-', '+', 1000, consumer)
   while #left > 0 do
     local before = given
     for _, pending in ipairs(left) do
-      given = given + give(pending[1], -1)
+      give(pending[1], -1)
     end
     if given == before then
       break
@@ -41,4 +44,4 @@ if ARGV[5] == 'all' then
     redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
   end
 end
-return given
+return deleted

@@ -173,19 +173,21 @@ impl Reader {
         let claimed = claimed(stream, reply)
             .ok_or_else(|| unexpected("the claim script's answer is not understood"))?;
         self.pages.came(&claimed.entries);
-        if claimed.deleted > 0 && stream == Stream::Topic && !self.source.holds_dead_letters {
+        self.tell_deleted(stream, claimed.deleted);
+        self.table.add(epoch, claimed.entries, sent + self.lease);
+        Ok(claimed.looked_at.clamp(1, ids.len()))
+    }
+
+    fn tell_deleted(&self, stream: Stream, lost: u64) {
+        if lost > 0 && stream == Stream::Topic && !self.source.holds_dead_letters {
             tracing::error!(
                 topic = %self.source.topic,
                 group = %self.source.group,
-                lost = claimed.deleted,
+                lost,
                 "messages were deleted from the stream before this group had handled them"
             );
-            self.table.tell(Event::Gap {
-                lost: Some(claimed.deleted),
-            });
+            self.table.tell(Event::Gap { lost: Some(lost) });
         }
-        self.table.add(epoch, claimed.entries, sent + self.lease);
-        Ok(claimed.looked_at.clamp(1, ids.len()))
     }
 
     fn answered(&self, stream: Stream, ids: &[EntryId]) {
@@ -239,10 +241,10 @@ impl Reader {
             }
             if any {
                 let within = Duration::from_secs(2);
-                self.link
-                    .run(&give, within)
-                    .await
-                    .map_err(|failure| failure.error)?;
+                let answer = self.link.run(&give, within).await;
+                if let Value::Int(deleted) = answer.map_err(|failure| failure.error)? {
+                    self.tell_deleted(stream, u64::try_from(deleted).unwrap_or(0));
+                }
             }
         }
         Ok(())

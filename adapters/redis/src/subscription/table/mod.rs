@@ -314,10 +314,13 @@ impl Table {
         self.arrived.notify_one();
     }
 
-    /// What waits, to be given back: with the delivery count it had before it was fetched, where it was never handed out.
+    /// What waits and is not orphaned, to be given back: with the delivery count it had before it was fetched, where it was never handed out.
     pub(crate) fn take_waiting(&self) -> Vec<(Place, i64)> {
         let mut state = self.state();
-        let waiting = std::mem::take(&mut state.waiting);
+        let (orphaned, waiting): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut state.waiting)
+            .into_iter()
+            .partition(|waiting| waiting.entry.orphaned);
+        state.waiting = orphaned;
         waiting
             .into_iter()
             .map(|waiting| {
