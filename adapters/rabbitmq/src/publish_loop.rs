@@ -146,6 +146,7 @@ impl PublishLoop {
         }
         if self.session.as_ref().is_some_and(|session| !session.works()) {
             self.session = None;
+            self.break_off();
         }
         let Some(session) = &self.session else {
             if self.connecting.is_none() {
@@ -195,10 +196,6 @@ impl PublishLoop {
                 self.flying.push(future);
             }
             if !parcels.as_slice().is_empty() {
-                self.last_error = Some(Error::new(
-                    ErrorKind::Unavailable,
-                    "RabbitMQ does not read what was sent before",
-                ));
                 return;
             }
             self.waiting.pop_front();
@@ -295,10 +292,14 @@ impl PublishLoop {
             return;
         };
         self.waiting.retain(|waiting| *waiting != number);
-        let why = self
-            .last_error
-            .clone()
-            .map_or_else(String::new, |error| format!(": {error}"));
+        let session = self.session.as_ref();
+        let why = if session.is_some_and(|session| session.works() && !session.blocked()) {
+            ": RabbitMQ does not read what was sent before".to_owned()
+        } else {
+            self.last_error
+                .as_ref()
+                .map_or_else(String::new, |error| format!(": {error}"))
+        };
         let error = Error::new(
             ErrorKind::Unavailable,
             format!("it could not be sent within `publish_timeout`{why}"),
@@ -327,6 +328,7 @@ impl PublishLoop {
         if let Some(session) = self.session.take() {
             drop(session.channel.close(200, "OK".into()).now_or_never());
         }
+        self.break_off();
         self.flying.clear();
         self.given_up = 0;
         let error = Error::new(
@@ -335,6 +337,17 @@ impl PublishLoop {
         );
         for slot in std::mem::take(&mut self.flights).into_slots() {
             self.settle(slot.batch, slot.index, Err(with_id(&error, slot.message_id)));
+        }
+    }
+
+    /// The rest of a batch whose beginning went with a channel that has ended is not sent after it: the beginning may not have
+    /// arrived, and sent again it would come behind.
+    fn break_off(&mut self) {
+        let begun = |number: &&u64| self.open.get(number).is_some_and(|open| open.sent > 0);
+        if let Some(number) = self.waiting.front().filter(begun).copied() {
+            self.waiting.pop_front();
+            let text = "the connection was lost before it was sent, in the middle of its batch";
+            self.answer_unsent(number, &Error::new(ErrorKind::Unavailable, text));
         }
     }
 

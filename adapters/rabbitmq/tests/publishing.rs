@@ -8,6 +8,8 @@ use std::time::Duration;
 use postrider_contract::{Broker, ErrorKind, Message, Outgoing, Topology};
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, message, open, publish, spec, unique};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 /// 2,000 publishes in several calls at once, one in ten to a topic that nobody receives: exactly those are told so. The
@@ -229,6 +231,55 @@ async fn what_the_broker_does_not_read_is_held_back() {
         came += 1;
     }
     assert_eq!(came, sent);
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// A way to the broker on which each connection is cut once so many bytes went to it.
+async fn way_that_is_cut(to: u16, bytes: u64) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let server = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                let (from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                let mut first = from_client.take(bytes);
+                tokio::select! {
+                    _ = tokio::io::copy(&mut first, &mut to_server) => {}
+                    _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The connection is lost in the middle of a batch: what follows its lost beginning is not sent on another, or sent again the
+/// beginning would come behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_batch_follows_what_was_lost() {
+    let own = OwnBroker::start();
+    let port = way_that_is_cut(own.port(), 20_000_000).await;
+    let url = format!("amqp://guest:guest@127.0.0.1:{port}/postrider?publish_timeout=30s");
+    let broker = connect_to(&url.parse().unwrap()).await;
+    broker.plan(&[spec("t", "g")], Topology::Declare).await.unwrap();
+    let batch = (0..1000).map(|_| Outgoing::to_topic("t", Message::new(vec![b'x'; 64_000])));
+    let answers = broker.publish(batch.collect()).await;
+    let lost = answers
+        .iter()
+        .position(Result::is_err)
+        .expect("its connection was cut");
+    assert!(lost < 400, "{lost}");
+    let behind = &answers[lost..];
+    assert_eq!(
+        behind.iter().filter(|answer| answer.is_ok()).count(),
+        0,
+        "behind {lost}"
+    );
+    let last = behind.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(last.kind(), ErrorKind::Unavailable, "{last}");
+    assert_eq!(send(&broker, "after").await, Ok(true));
     broker.close(PATIENCE).await.unwrap();
 }
 
