@@ -198,6 +198,8 @@ fn lift<'a>(
 /// instance, which would be given what follows before what is unsettled here. So nothing more is handed out until nothing is
 /// unsettled, and the channel is closed then; the receiver finds that, and another one is opened. Never ends.
 async fn reopen(subscribed: &Subscribed, channel: Channel, alone: bool) {
+    // What was tried for nothing is tried again after ten times as long, and then after more.
+    let mut rest = 10 * CALM;
     // Until the receiver has found it: what it has of a closed channel others may have handled.
     let _held_back = loop {
         if alone {
@@ -218,6 +220,15 @@ async fn reopen(subscribed: &Subscribed, channel: Channel, alone: bool) {
             subscribed.prefetch.double();
             break held_back;
         }
+        drop(held_back);
+        tracing::info!(
+            listener = %subscribed.spec.listener,
+            "nothing was handed out for {CALM:?}, to fetch more at once again, and something stayed unsettled for longer: the \
+             prefetch stays at {} for {rest:?}",
+            subscribed.prefetch.now(),
+        );
+        sleep(rest).await;
+        rest *= 2;
     };
     let _ = answer(&channel, channel.close(200, "OK".into())).await;
     // The channel must not be kept open from here.
