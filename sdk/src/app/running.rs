@@ -343,7 +343,7 @@ fn launch(
         queues: (0..if settings.ordered { lanes } else { 1 })
             .map(|_| Queue::new(settings.ordered))
             .collect(),
-        settles: Settles::new(can.lease.is_some()),
+        settles: Settles::new(can.lease.is_some(), settings.ordered),
         #[cfg(feature = "otel")]
         links: crate::trace::Links::default(),
         meter: Meter::new(listener.subject(can.system), shared.metrics),

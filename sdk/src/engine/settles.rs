@@ -16,6 +16,9 @@ pub(crate) struct Settles {
     pub(crate) freed: Notify,
     /// Whether single tokens are remembered, to extend their leases.
     leased: bool,
+    /// Whether all verdicts are one [`Kind`]: where order is kept, none overtakes what is published before it. After a crash
+    /// what was published for would come again behind it.
+    together: bool,
     /// Whether `Inner::revoked` has anything, for those who need not lock then.
     any_revoked: AtomicBool,
 }
@@ -104,12 +107,13 @@ fn place(token: Token) -> (u32, u32) {
 }
 
 impl Settles {
-    pub(crate) fn new(leased: bool) -> Self {
+    pub(crate) fn new(leased: bool, together: bool) -> Self {
         Self {
             inner: Mutex::default(),
             arrived: [Notify::new(), Notify::new()],
             freed: Notify::new(),
             leased,
+            together,
             any_revoked: AtomicBool::new(false),
         }
     }
@@ -150,6 +154,7 @@ impl Settles {
     /// Adds to what waits; the settling side is woken for the first that arrives.
     #[inline]
     fn put(&self, kind: Kind, put: impl FnOnce(&mut Verdicts)) {
+        let kind = if self.together { Kind::Plain } else { kind };
         let mut inner = self.lock();
         let waiting = &mut inner.verdicts.0[kind as usize];
         let is_first = waiting.batch.is_empty();
@@ -301,7 +306,30 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::{Message, Origin, Position};
+    use crate::contract::{Message, Origin, Outgoing, Position};
+
+    #[test]
+    fn what_emits_has_a_call_of_its_own_but_where_order_is_kept() {
+        for (together, expected) in [(false, [1, 1]), (true, [2, 0])] {
+            let settles = Settles::new(false, together);
+            let mut verdicts = Sorted::default();
+            let token = |seq| Token {
+                lane: 0,
+                epoch: 0,
+                seq,
+            };
+            let emit = vec![Outgoing::to_topic("t", Message::new("x"))];
+            verdicts.add(token(0), What::Handled, Verdict::Ack { emit });
+            verdicts.add(token(1), What::Handled, Verdict::ACK);
+            settles.push_all(&mut verdicts);
+            let taken = Kind::ALL.map(|kind| {
+                let mut taken = Verdicts::default();
+                settles.take(kind, &mut taken);
+                taken.batch.len()
+            });
+            assert_eq!(taken, expected, "{together}");
+        }
+    }
 
     #[test]
     fn a_lane_that_has_come_back_is_not_revoked() {
@@ -318,7 +346,7 @@ mod tests {
             message: Message::new("x"),
         };
         let (before, after) = (delivery(1), delivery(2));
-        let settles = Settles::new(false);
+        let settles = Settles::new(false, false);
         settles.received(std::slice::from_ref(&before));
         settles.revoke(&[0]);
         settles.received(std::slice::from_ref(&after));

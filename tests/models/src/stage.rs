@@ -22,7 +22,7 @@ impl Stage {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             queue: Queue::new(false),
-            settles: Settles::new(true),
+            settles: Settles::new(true, false),
             settled: Mutex::new(Vec::new()),
         })
     }
