@@ -106,8 +106,13 @@ fn one(
     let (topic, group, dead_letter) = addresses(&resolved, application);
     let batch = settings.batch.map_or(0, |batch| batch.size);
     let in_flight = settings.prefetch.unwrap_or_else(|| {
-        // A batch for each handler, and one that is gathered meanwhile.
-        let batches = batch.saturating_mul(settings.concurrency.saturating_add(1));
+        // A batch for each handler, and one that is gathered meanwhile. More than two would wait for the rate.
+        let handlers = if settings.rate.is_some() {
+            1
+        } else {
+            settings.concurrency
+        };
+        let batches = batch.saturating_mul(handlers.saturating_add(1));
         64.max(settings.concurrency.saturating_mul(4)).max(batches)
     });
     let in_process = settings.ordered || settings.broadcast;
@@ -188,7 +193,7 @@ fn idle(planned: &Planned) -> Option<String> {
     let settings = &planned.resolved.settings;
     let batch = settings.batch.map_or(1, |batch| batch.size);
     let busy = settings.concurrency.saturating_mul(batch);
-    (busy as usize > planned.in_flight).then(|| {
+    (busy as usize > planned.in_flight && settings.rate.is_none()).then(|| {
         let Planned { in_flight, .. } = planned;
         let each = settings.batch.map(|_| format!(" batches of {batch}"));
         format!(
@@ -241,7 +246,8 @@ pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String,
     };
     let unnamed: Vec<&Planned> = planned
         .iter()
-        .filter(|listener| listener.resolved.group.is_none() && is_shared(&listener.broker))
+        .filter(|listener| listener.resolved.group.is_none() && !listener.resolved.settings.broadcast)
+        .filter(|listener| is_shared(&listener.broker))
         .collect();
     let Some(first) = unnamed.first() else {
         return;

@@ -78,12 +78,18 @@ pub(super) fn doubts(listener: &Planned, can: &Capabilities) -> Vec<String> {
         && held > limit
         && pause <= limit
     {
+        let most = times(pause, limit);
+        // With less a batch is never full.
+        let what = if size > most {
+            format!("the `size` of a batch and `prefetch`, each to at most {most},")
+        } else {
+            format!("`prefetch` to at most {most}")
+        };
         doubts.push(format!(
             "while its `breaker` is open, the last of {in_flight} messages stays unsettled for up to {}, longer than the {} that \
-             {system} allows, and comes again: set `prefetch` to at most {}, or lower `pause`",
+             {system} allows, and comes again: set {what} or lower `pause`",
             format_duration(held),
             format_duration(limit),
-            times(pause, limit),
         ));
     }
     doubts
@@ -184,6 +190,22 @@ mod tests {
     )]
     async fn rests_in_batches(_: Vec<Bytes>) {}
 
+    #[listener(
+        topic = "hold.order",
+        breaker(failures = 10, pause = "30s"),
+        batch(size = 100, wait = "1s")
+    )]
+    async fn rests_in_large_batches(_: Vec<Bytes>) {}
+
+    /// Its rate is what it waits for: more batches than two would stay unsettled for too long.
+    #[listener(
+        topic = "hold.order",
+        rate = "1000/h",
+        concurrency = 5,
+        batch(size = 100, wait = "1s")
+    )]
+    async fn few_batches(_: Vec<Bytes>) {}
+
     #[listener(topic = "hold.order")]
     async fn plain(_: Bytes) {}
 
@@ -214,10 +236,19 @@ mod tests {
                 told(rests),
                 [
                     "while its `breaker` is open, the last of 64 messages stays unsettled for up to 32m, longer than the 30m that memory \
-              allows, and comes again: set `prefetch` to at most 60, or lower `pause`"
+              allows, and comes again: set `prefetch` to at most 60 or lower `pause`"
                 ]
             );
         }
+        let large = told(|| listeners![rests_in_large_batches]);
+        assert!(
+            large.len() == 1
+                && large[0].ends_with(
+                    "set the `size` of a batch and `prefetch`, each to at most 60, or lower `pause`"
+                ),
+            "{large:?}"
+        );
+        assert_eq!(told(|| listeners![few_batches]), [""; 0]);
         for fine in [
             || listeners![plain],
             || listeners![usual],

@@ -43,13 +43,16 @@ async fn starting_twice_is_fine(target: Target) {
 #[listener(topic = "contract.never.declared", group = "its-own")]
 async fn with_a_group(_payload: Bytes) {}
 
+#[listener(topic = "contract.never.declared", broadcast)]
+async fn copied(_payload: Bytes) {}
+
 /// Nothing is made: what is missing is refused.
 async fn a_group_that_is_only_the_name_of_the_file_is_told(target: Target) {
     let warnings = async |app: App| {
         let log = Log::default();
         let app = app
             .topology(Topology::Verify)
-            .listen(listeners![undeclared, with_a_group]);
+            .listen(listeners![undeclared, with_a_group, copied]);
         app.start().with_subscriber(log.subscriber()).await.unwrap_err();
         log.lines("name of this program's file")
     };
@@ -61,6 +64,8 @@ async fn a_group_that_is_only_the_name_of_the_file_is_told(target: Target) {
             assert!(line.contains(part), "{part} is missing: {line}");
         }
         assert!(!line.contains("with_a_group"), "{line}");
+        // Every instance has its own copy.
+        assert!(!line.contains("copied"), "{line}");
     }
     assert_eq!(warnings(target.app()).await, [""; 0]);
 }

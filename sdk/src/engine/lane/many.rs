@@ -12,7 +12,7 @@ use crate::contract::{Delivery, Verdict};
 use crate::engine::Work;
 use crate::engine::queue::Queue;
 use crate::listener::{Batch, Context, FromBatch, FromPayload, IntoBatchOutcome, Many, Outcome};
-use crate::meter::{FIRST_BUCKET, What};
+use crate::meter::What;
 use crate::middleware::{Admission, caught, guarded};
 use crate::trace;
 
@@ -131,8 +131,6 @@ async fn call<L: Many>(work: &Work, queue: &Queue, mut batch: Vec<(Context, Item
     for (cx, outcome) in contexts.into_iter().zip(outcomes) {
         finish(work, queue, cx.delivery, cx.attempt, outcome);
     }
-    if took >= FIRST_BUCKET * count as u32 {
-        // It may never have waited, and what receives and settles is in the same task.
-        tokio::task::yield_now().await;
-    }
+    // It may never have waited, and what receives and settles is in the same task.
+    tokio::task::yield_now().await;
 }
