@@ -175,15 +175,6 @@ impl Link {
         Err(failure)
     }
 
-    /// Finds out whether the shared connection works, where there is one.
-    pub(crate) async fn look(&self) {
-        if let Some(shared) = self.live() {
-            let mut ping = redis::pipe();
-            ping.cmd("PING");
-            let _ = self.pipeline_on(shared, &ping, Instant::now() + COMMAND).await;
-        }
-    }
-
     /// The shared connection, made if need be; tried again with backoff until the deadline.
     pub(crate) async fn shared(&self, deadline: Instant) -> Result<Shared, Error> {
         if let Some(live) = self.live() {

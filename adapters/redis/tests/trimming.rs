@@ -96,6 +96,13 @@ async fn what_a_group_that_was_set_back_has_not_read_stays() {
     assert_eq!(length(&own, &topic).await, MESSAGES as i64);
 }
 
+async fn fetched(broker: &Arc<dyn Broker>, topic: &Arc<str>, count: u64) {
+    let until = Instant::now() + SOON;
+    while broker.status(&[spec(topic, "g")]).await.unwrap()[0].unsettled != Some(count) {
+        assert!(Instant::now() < until, "they are not fetched");
+    }
+}
+
 /// A foreign program keeps the stream short. What is in hand then is nowhere else.
 #[tokio::test]
 async fn what_is_in_hand_outlives_its_entry() {
@@ -108,6 +115,7 @@ async fn what_is_in_hand_outlives_its_entry() {
     let mut open = open(&broker, wishes).await;
     publish(&broker, &topic, (0..4).map(|n| n.to_string())).await;
     let got = open.receive(3).await;
+    fetched(&broker, &topic, 4).await;
     let mut raw = raw().await;
     let mut trim = redis::cmd("XTRIM");
     trim.arg(&*topic).arg("MAXLEN").arg(0);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::failure::{Failure, unexpected};
 use crate::frame::{Frame, Publisher as Id, new_publisher};
-use crate::link::Link;
+use crate::link::{COMMAND, Link};
 use crate::mover::Mover;
 use crate::publish::prepare::Later;
 pub(crate) use crate::publish::prepare::milliseconds_until;
@@ -82,7 +82,7 @@ impl Publisher {
                 () = until.cancelled() => return,
             }
             if self.under_way() == 0 {
-                self.link.look().await;
+                let _ = self.link.run(&redis::cmd("PING"), COMMAND).await;
             }
         }
     }
