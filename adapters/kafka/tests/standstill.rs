@@ -3,12 +3,13 @@
 mod support;
 
 use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postrider_contract::{Broker, Event, Outgoing, Topology};
 use support::own::OwnBroker;
-use support::{PATIENCE, admin, client, message, open, spec, unique};
+use support::{Listener, PATIENCE, admin, client, message, open, spec, unique};
 
 async fn connect(broker: &OwnBroker, options: &str) -> Arc<dyn Broker> {
     postrider_kafka::connect(&broker.url_with(options), client("standstill"))
@@ -16,11 +17,30 @@ async fn connect(broker: &OwnBroker, options: &str) -> Arc<dyn Broker> {
         .unwrap()
 }
 
+/// The log of the first partition.
+fn log_of(own: &OwnBroker, topic: &str) -> PathBuf {
+    own.directory()
+        .join(format!("data/{topic}-0/00000000000000000000.log"))
+}
+
+fn write(log: &Path, at: u64, bytes: &[u8]) {
+    let log = std::fs::OpenOptions::new().write(true).open(log).unwrap();
+    log.write_all_at(bytes, at).unwrap();
+}
+
+/// That no event comes for so long; deliveries wait meanwhile.
+async fn stays_as_it_is(listener: &mut Listener, time: Duration) {
+    let mut none = Vec::new();
+    let next = listener.receiver.next(0, &mut none);
+    let told = tokio::time::timeout(time, next).await;
+    assert!(told.is_err(), "it still stands still: {told:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_cannot_be_read_is_told() {
     let own = OwnBroker::start();
     let topic = unique("corrupt");
-    let broker = connect(&own, "&partitions=2&compression=gzip").await;
+    let broker = connect(&own, "&partitions=2&compression=gzip&prefetch=1024").await;
     let spec = spec(&topic, "g");
     broker
         .plan(std::slice::from_ref(&spec), Topology::Declare)
@@ -31,38 +51,26 @@ async fn a_partition_that_cannot_be_read_is_told() {
     for answer in broker.publish(batch.collect()).await {
         answer.unwrap();
     }
-    let log = own
-        .directory()
-        .join(format!("data/{topic}-0/00000000000000000000.log"));
+    let log = log_of(&own, &topic);
     let whole = std::fs::read(&log).unwrap();
     // What follows the header of a batch is compressed.
-    let write = |bytes: &[u8]| {
-        let log = std::fs::OpenOptions::new().write(true).open(&log).unwrap();
-        log.write_all_at(&bytes[61..], 61).unwrap();
-    };
-    write(&vec![0xff; whole.len()]);
+    write(&log, 61, &vec![0xff; whole.len() - 61]);
 
     let mut listener = open(&broker, spec.clone()).await;
     let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
     println!("{told:?}");
+    // Nothing is taken, and therefore nothing fetched.
+    stays_as_it_is(&mut listener, PATIENCE / 2).await;
     let readable = listener.drain(100, PATIENCE / 10).await.len();
     assert!((1..100).contains(&readable), "{readable}");
-    let begun = Instant::now();
-    while begun.elapsed() < PATIENCE / 5 {
-        let mut none = Vec::new();
-        let next = listener.receiver.next(0, &mut none);
-        let told = tokio::time::timeout(Duration::from_secs(1), next).await;
-        assert!(told.is_err(), "it still stands still: {told:?}");
-    }
+    stays_as_it_is(&mut listener, PATIENCE / 5).await;
     let status = broker.status(&[spec]).await.unwrap().remove(0);
     assert_eq!(status.waiting, Some(100 - readable as u64), "{status:?}");
 
-    write(&whole);
-    listener.event(|event| matches!(event, Event::Ready)).await;
-    assert_eq!(
-        listener.drain(100 - readable, PATIENCE).await.len(),
-        100 - readable
-    );
+    write(&log, 61, &whole[61..]);
+    let rest = 100 - readable;
+    assert_eq!(listener.drain(rest, PATIENCE).await.len(), rest);
+    listener.ready().await;
     broker.close(PATIENCE).await.unwrap();
 }
 
@@ -99,12 +107,13 @@ async fn a_partition_that_nobody_leads_is_told() {
     second.verb("kill");
     let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
     println!("{told:?}");
+    stays_as_it_is(&mut listener, PATIENCE / 5).await;
     let arrived = publish(20).await;
     assert!((1..20).contains(&arrived), "{arrived}");
     assert_eq!(listener.drain(arrived, PATIENCE).await.len(), arrived);
 
     second.verb("start");
-    listener.event(|event| matches!(event, Event::Ready)).await;
+    listener.ready().await;
     assert_eq!(publish(40).await, 20);
     assert!(listener.drain(20, PATIENCE).await.len() >= 20);
     broker.close(PATIENCE).await.unwrap();

@@ -202,6 +202,7 @@ impl Fetcher {
 /// Which partitions are to be paused and resumed now.
 fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartitionList>) {
     let (mut pause, mut resume) = (None, None);
+    let mut paused = false;
     state.weigh_backlogs();
     for id in 0..state.lanes.len() {
         let Some(wanted) = state
@@ -212,13 +213,20 @@ fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartition
         else {
             continue;
         };
-        let Some(lane) = state.lanes.get_mut(id).filter(|lane| lane.paused != wanted) else {
+        let Some(lane) = state.lanes.get_mut(id) else {
             continue;
         };
+        paused |= lane.paused || wanted;
+        if lane.paused == wanted {
+            continue;
+        }
         lane.paused = wanted;
         let list = if wanted { &mut pause } else { &mut resume };
         list.get_or_insert_with(TopicPartitionList::new)
             .add_partition(&lane.route.name, lane.partition);
+    }
+    if paused && let Some(told) = &mut state.unreadable {
+        *told = Instant::now();
     }
     (pause, resume)
 }

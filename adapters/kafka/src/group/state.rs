@@ -19,7 +19,8 @@ use crate::tracker::Received;
 pub(super) const LONGEST_SPAN: usize = 16 * 1024;
 /// How many messages of a partition of the return path are read ahead.
 const LONGEST_DELAYED: usize = 2000;
-/// A partition of which librdkafka does not say for so long that it cannot be read can be: it tries every half second.
+/// A partition of which librdkafka does not say for so long that it cannot be read can be: it tries every half second, where
+/// nothing is paused.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// Shared by the consumer's thread, the committing thread, receivers and settlers.
@@ -156,7 +157,8 @@ pub(crate) struct State {
     pub(crate) hurry: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
-    /// When it was last told that some partition cannot be read, which is told again and again.
+    /// When it was last told that some partition cannot be read, which is told again and again, or could not be told as
+    /// something was paused.
     pub(crate) unreadable: Option<Instant>,
     /// Counts the consumers: only the one of the time has a say.
     pub(crate) generation: u32,
