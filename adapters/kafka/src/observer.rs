@@ -51,11 +51,14 @@ pub(crate) fn reported(error: &KafkaError, reason: &str) -> Error {
     Error::new(kind, format!("Kafka: {}", one_line(reason)))
 }
 
-/// Whether a connection broke before the broker had an opinion on us: librdkafka gives that the codes of a refusal, and says
-/// the broker's reasons as `Broker: …`, its own as `Local: …`.
+/// Whether a connection broke before the broker had an opinion on us: librdkafka gives that the codes of a refusal. The
+/// broker's is an authentication error, or a handshake that failed for a reason of its own: `Broker: …`, not `Local: …`.
 fn is_cut(code: Code, reason: &str) -> bool {
     match code {
-        Code::Authentication => reason.contains(" mechanism handshake failed: Local: "),
+        Code::Authentication => {
+            let refusals = ["SASL authentication error: ", " handshake failed: Broker: "];
+            !refusals.iter().any(|refusal| reason.contains(refusal))
+        }
         Code::SSL => reason.contains("SSL transport error: "),
         _ => false,
     }
@@ -99,6 +102,16 @@ mod tests {
                 Code::Authentication,
                 "SASL authentication error: Authentication failed: Invalid username or password",
                 ErrorKind::Denied,
+            ),
+            (
+                Code::Authentication,
+                "Disconnected: hung up from peer in state AUTH_LEGACY",
+                ErrorKind::Unavailable,
+            ),
+            (
+                Code::Authentication,
+                "SASL authentication failure: Local: Broker transport failure",
+                ErrorKind::Unavailable,
             ),
             (
                 Code::SSL,

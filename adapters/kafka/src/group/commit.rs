@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use postrider_contract::ErrorKind;
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaResult;
+use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset;
 
 use super::cut_off::Watch;
@@ -130,7 +130,7 @@ pub(crate) fn run(
             continue;
         };
         match code(&error) {
-            Some(code) if kind(code) == ErrorKind::Denied => shared.fail(coded("committing", code)),
+            Some(code) if is_refusal(code) => shared.fail(coded("committing", code)),
             // The group is changing hands: what is still ours is committed under its new generation.
             _ => tracing::debug!(%error, "a commit failed and is tried again"),
         }
@@ -138,6 +138,12 @@ pub(crate) fn run(
             return;
         }
     }
+}
+
+/// Whether the broker refuses the commit itself. That it refuses the connection is told to the consumer's context, with the
+/// reason: the code alone is that of one that broke, too.
+fn is_refusal(code: Code) -> bool {
+    kind(code) == ErrorKind::Denied && !matches!(code, Code::Authentication | Code::SSL)
 }
 
 /// Waits until something is to be committed or looked for; false: it is over.
@@ -175,4 +181,17 @@ fn pause_until(shared: &Shared, length: Duration, cause: impl Fn(&State) -> bool
         state = waited.unwrap_or_else(std::sync::PoisonError::into_inner).0;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_breaks_refuses_no_commit() {
+        assert!(is_refusal(Code::GroupAuthorizationFailed));
+        for code in [Code::Authentication, Code::SSL, Code::BrokerTransportFailure] {
+            assert!(!is_refusal(code), "{code}");
+        }
+    }
 }
