@@ -72,7 +72,9 @@
 //!   its handlers were at comes again, and it is degraded until the group has taken in the new consumer, which can take
 //!   another `session_timeout`.
 //! - Records that are damaged in the log hold up their partition, and the listener is degraded for as long as they do. To go
-//!   on without them, stop the group and set its position behind them (`kafka-consumer-groups --reset-offsets`).
+//!   on without them, stop the group and set its position behind them (`kafka-consumer-groups --reset-offsets`). Damage
+//!   within a batch that is not compressed is not always seen: the partition can stand still without a word, or a payload
+//!   come as it was damaged.
 //! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.
 
 mod broker;

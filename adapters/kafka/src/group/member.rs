@@ -31,6 +31,8 @@ use crate::progress::Progress;
 const QUESTION: Duration = Duration::from_secs(10);
 /// What librdkafka logs (context `cgrp`) where the broker has nothing for a member, and tells no event of it.
 const NOTHING_ASSIGNED: &str = "ConsumerGroupHeartbeat received target assignment \"\"";
+/// How librdkafka begins to tell that the broker could not read a partition.
+const FAILED_FETCH: &str = "Fetch from broker ";
 /// Looking for a broker.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -84,7 +86,7 @@ impl ClientContext for Member {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.trouble(&error, observer::reported(&error, reason));
+        self.trouble(&error, reason);
     }
 }
 
@@ -128,10 +130,11 @@ impl Member {
     }
 
     /// Something went wrong that librdkafka tells and goes on from.
-    fn trouble(&self, error: &KafkaError, told: Error) {
+    fn trouble(&self, error: &KafkaError, reason: &str) {
         let Some(code) = code(error).filter(|_| self.is_current()) else {
             return;
         };
+        let told = observer::reported(error, reason);
         tracing::debug!(target: "postrider::kafka", group = self.group, %code, error = %told, "consumer");
         if told.kind() == ErrorKind::Denied {
             return self.shared.fail(told);
@@ -152,6 +155,8 @@ impl Member {
             | Code::BadCompression
             | Code::NotImplemented
             | Code::MessageSizeTooLarge => self.stand_still(&told),
+            // The broker fails to read it, and does not say why.
+            Code::Unknown if reason.starts_with(FAILED_FETCH) => self.stand_still(&told),
             Code::PollExceeded => tracing::warn!(
                 group = self.group,
                 "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
