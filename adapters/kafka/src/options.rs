@@ -179,8 +179,9 @@ impl Settings {
     /// For members of a group.
     pub(crate) fn member(&self, group: &str) -> ClientConfig {
         let mut config = self.consumer(group);
-        // A few lines every ten seconds: they tell a topic's id, see `incarnation.rs`, and what has no leader. A heartbeat's
-        // tell that there is nothing for a member, which the older protocol makes an event.
+        // A few lines every ten seconds: they tell a topic's id, see `incarnation.rs`, and what has no leader. Those on the
+        // group, some for each heartbeat and commit, tell that there is nothing for a member, which the older protocol makes
+        // an event.
         let debug = if self.protocol == "consumer" {
             "metadata,cgrp"
         } else {

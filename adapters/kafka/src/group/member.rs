@@ -29,7 +29,8 @@ use crate::progress::Progress;
 
 /// One question to the broker while partitions change hands.
 const QUESTION: Duration = Duration::from_secs(10);
-/// What librdkafka logs (context `cgrp`) where the broker has nothing for a member, and tells no event of it.
+/// What librdkafka logs (context `cgrp`) where the broker has nothing for a member, and tells no event of it: also
+/// as long as others have yet to release what is for it.
 const NOTHING_ASSIGNED: &str = "ConsumerGroupHeartbeat received target assignment \"\"";
 /// How librdkafka begins to tell that the broker could not read a partition.
 const FAILED_FETCH: &str = "Fetch from broker ";
