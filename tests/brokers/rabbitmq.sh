@@ -70,7 +70,7 @@ rabbitmq_script() {
   if [[ -x $debian ]]; then
     printf '%s' "$debian"
   else
-    command -v "$1"
+    command -v "$1" || fail "is not installed: POSTRIDER_BROKERS=native tests/brokers/ctl install rabbitmq"
   fi
 }
 

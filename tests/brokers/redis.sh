@@ -30,6 +30,8 @@ EOF
 }
 
 broker_command() {
+  command -v redis-server >/dev/null ||
+    fail "is not installed: POSTRIDER_BROKERS=native tests/brokers/ctl install redis"
   command=(redis-server "$(dir)/redis.conf")
 }
 
