@@ -43,7 +43,7 @@ async fn starting_twice_is_fine(target: Target) {
 #[listener(topic = "contract.never.declared", group = "its-own")]
 async fn with_a_group(_payload: Bytes) {}
 
-#[listener(topic = "contract.never.declared", broadcast)]
+#[listener(topic = "contract.never.copied", broadcast)]
 async fn copied(_payload: Bytes) {}
 
 /// Nothing is made: what is missing is refused.
