@@ -156,8 +156,8 @@ impl Member {
             | Code::BadCompression
             | Code::NotImplemented
             | Code::MessageSizeTooLarge => self.stand_still(&told),
-            // The broker fails to read it, and does not say why.
-            Code::Unknown if reason.starts_with(FAILED_FETCH) => self.stand_still(&told),
+            // The broker fails to read it, whatever it calls that.
+            _ if reason.starts_with(FAILED_FETCH) => self.stand_still(&told),
             Code::PollExceeded => tracing::warn!(
                 group = self.group,
                 "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
