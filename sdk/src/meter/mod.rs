@@ -10,7 +10,9 @@ pub(crate) use depths::{Depths, INTERVAL, OWN_INTERVAL};
 pub use listener::Counts;
 pub(crate) use listener::{Meter, Subject, Tally, What};
 pub(crate) use publisher::{Sent, TopicMeter};
-pub(crate) use stopwatch::{FIRST_BUCKET, Stopwatch};
+#[cfg(feature = "ops")]
+pub(crate) use stopwatch::FIRST_BUCKET;
+pub(crate) use stopwatch::{LONG, Stopwatch};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 

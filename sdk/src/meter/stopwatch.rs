@@ -10,7 +10,7 @@ const RUN: u32 = 16;
 /// See [`RUN`].
 pub(crate) const FIRST_BUCKET: Duration = Duration::from_millis(1);
 /// For so long handlers that are fast may hold their thread, one after the other.
-const LONG: Duration = Duration::from_millis(10);
+pub(crate) const LONG: Duration = Duration::from_millis(10);
 
 /// Times the handlers of one lane.
 pub(crate) struct Stopwatch {

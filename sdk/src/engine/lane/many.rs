@@ -12,7 +12,7 @@ use crate::contract::{Delivery, Verdict};
 use crate::engine::Work;
 use crate::engine::queue::Queue;
 use crate::listener::{Batch, Context, FromBatch, FromPayload, IntoBatchOutcome, Many, Outcome};
-use crate::meter::What;
+use crate::meter::{LONG, What};
 use crate::middleware::{Admission, caught, guarded};
 use crate::trace;
 
@@ -24,6 +24,7 @@ pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         wait: Duration::ZERO,
     });
     let mut gathered = VecDeque::with_capacity(size as usize);
+    let mut held = Instant::now();
     loop {
         if let Some(breaker) = &work.breaker {
             breaker.ready(queue.closed()).await;
@@ -43,6 +44,11 @@ pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
             }
         }
         handle_many::<L>(&work, queue, &mut gathered).await;
+        if held.elapsed() >= LONG {
+            // It may never have waited, and what receives and settles is in the same task.
+            tokio::task::yield_now().await;
+            held = Instant::now();
+        }
     }
 }
 
@@ -121,8 +127,8 @@ async fn call<L: Many>(work: &Work, queue: &Queue, mut batch: Vec<(Context, Item
     let begin = Instant::now();
     let call = call.instrument(trace::process_many(first, &contexts));
     let ended = guarded(call, work.options.timeout, &work.cut_off, || ()).await;
-    let (took, count) = (begin.elapsed(), contexts.len());
-    work.meter.processed_batch(took, count);
+    let count = contexts.len();
+    work.meter.processed_batch(begin.elapsed(), count);
     let outcomes = match ended {
         Ok(outcomes) => outcomes,
         Err(Outcome::Failed(error)) => Err::<(), _>(error).into_outcomes(count),
@@ -131,6 +137,4 @@ async fn call<L: Many>(work: &Work, queue: &Queue, mut batch: Vec<(Context, Item
     for (cx, outcome) in contexts.into_iter().zip(outcomes) {
         finish(work, queue, cx.delivery, cx.attempt, outcome);
     }
-    // It may never have waited, and what receives and settles is in the same task.
-    tokio::task::yield_now().await;
 }
