@@ -60,6 +60,11 @@ pub(crate) fn check_url(url: &str) -> Result<(), Error> {
     check(url).map(drop)
 }
 
+/// Whether this is the broker within a process, which nobody else shares.
+pub(crate) fn is_memory(url: &str) -> bool {
+    url.parse().is_ok_and(|url: BrokerUrl| url.scheme == "memory")
+}
+
 /// What the adapter for this URL is called in metrics, which is known before it connects.
 pub(crate) fn system(url: &str) -> Option<&'static str> {
     let (_, adapter) = check(url).ok()?;

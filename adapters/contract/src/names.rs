@@ -80,6 +80,12 @@ pub fn dead_letter_topic(topic: &str, group: &str) -> String {
     format!("{topic}.{group}.dlq")
 }
 
+/// Whether this is a dead-letter topic by its name.
+pub fn is_dead_letter_topic(topic: &str) -> bool {
+    let [dead_letters, ..] = RESERVED_SUFFIXES;
+    topic.ends_with(dead_letters)
+}
+
 /// Whether this is an internal topic by its name.
 pub fn is_reserved(topic: &str) -> bool {
     RESERVED_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))

@@ -2,7 +2,6 @@
 
 use postrider_contract::{Capabilities, Error, Order, Problem, Sharing, Spec, Start, Topology, names};
 
-use crate::route::is_dead_letter_topic;
 use crate::state::State;
 
 /// As long as the broker with the tightest limit takes: a name that works here works after a swap.
@@ -39,7 +38,7 @@ impl State {
         let topic = &**spec.topic();
         if let Err(error) = names::check_topic(topic) {
             say(error.to_string(), "choose another topic");
-        } else if names::is_reserved(topic) && !is_dead_letter_topic(topic) {
+        } else if names::is_reserved(topic) && !names::is_dead_letter_topic(topic) {
             say(
                 format!("topic {topic:?} ends in a reserved suffix"),
                 "choose another topic",

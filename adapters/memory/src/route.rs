@@ -105,7 +105,7 @@ impl State {
             return Ok(Route::Topic(topic));
         }
         names::check_topic(name)?;
-        let dead_letters = is_dead_letter_topic(name);
+        let dead_letters = names::is_dead_letter_topic(name);
         if names::is_reserved(name) && !dead_letters {
             return Err(config(format!(
                 "topic {name:?} ends in a reserved suffix: publish to a topic of another name"
@@ -137,12 +137,6 @@ impl State {
             Route::Nowhere => false,
         }
     }
-}
-
-/// Whether this is a dead-letter topic by its name.
-pub(crate) fn is_dead_letter_topic(name: &str) -> bool {
-    let [dead_letters, ..] = names::RESERVED_SUFFIXES;
-    name.ends_with(dead_letters)
 }
 
 impl From<Error> for Refusal {

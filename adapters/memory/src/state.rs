@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use postrider_contract::{Order, Sharing, Spec};
+use postrider_contract::{Order, Sharing, Spec, names};
 use tokio::sync::Notify;
 
 use crate::consumer::Consumer;
 use crate::group::{Entry, Group};
 use crate::queues::{Queues, insert};
-use crate::route::{Route, is_dead_letter_topic};
+use crate::route::Route;
 use crate::settings::Limits;
 use crate::topic::Topic;
 
@@ -82,7 +82,7 @@ impl State {
             return index;
         }
         let mut topic = Topic::default();
-        if is_dead_letter_topic(name) {
+        if names::is_dead_letter_topic(name) {
             topic.keep_dead();
         }
         self.topics.push(topic);

@@ -51,7 +51,7 @@ impl Topology {
 
     /// Whether a topic is kept in a stream, as dead-letter topics are.
     pub(crate) fn is_dead_letter_topic(&self, topic: &str) -> bool {
-        topic.strip_suffix(".dlq").is_some() || self.state().dead_letters.contains(topic)
+        names::is_dead_letter_topic(topic) || self.state().dead_letters.contains(topic)
     }
 
     /// Checks and, in its mode, declares everything. All problems, not the first, and whether one of them may pass.

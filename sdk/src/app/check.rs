@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::hold;
 use super::sharing::{self, Places};
 use crate::config::{Config, Resolved};
+use crate::connect;
 use crate::contract::{Broker, Capabilities, Guarantee, Order, Sharing, Source, Spec, names};
 use crate::engine::Registration;
 use crate::listener::{AckMode, StateMap};
@@ -226,7 +227,7 @@ pub(super) fn tell_of_other_topics(planned: &[Planned]) {
             continue;
         };
         let is_dead_letter =
-            topic.ends_with(".dlq") || planned.iter().any(|other| other.dead_letter() == *topic);
+            names::is_dead_letter_topic(topic) || planned.iter().any(|other| other.dead_letter() == *topic);
         if other != &**topic && !is_dead_letter {
             tracing::warn!(
                 "listener `{}` listens to `{topic}`, and what its payload's type is published to is `{other}`: it receives \
@@ -238,12 +239,8 @@ pub(super) fn tell_of_other_topics(planned: &[Planned]) {
 }
 
 /// Tells of listeners whose group nobody gave, where the broker may have others of that name.
-pub(super) fn tell_of_files_name(planned: &[Planned], brokers: &BTreeMap<String, Arc<dyn Broker>>) {
-    let is_shared = |name: &str| {
-        brokers
-            .get(name)
-            .is_some_and(|broker| broker.capabilities().system != "memory")
-    };
+pub(super) fn tell_of_files_name(planned: &[Planned], urls: &BTreeMap<String, String>) {
+    let is_shared = |name: &str| urls.get(name).is_some_and(|url| !connect::is_memory(url));
     let unnamed: Vec<&Planned> = planned
         .iter()
         .filter(|listener| listener.resolved.group.is_none() && !listener.resolved.settings.broadcast)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::check::Planned;
 use crate::connect;
-use crate::contract::{Broker, BrokerUrl, DedupScope, DedupStore, Error, ErrorKind};
+use crate::contract::{Broker, DedupScope, DedupStore, Error, ErrorKind};
 use crate::dedup::MemoryStore;
 use crate::middleware::{PATIENCE, silent};
 
@@ -23,16 +23,12 @@ impl Given {
     /// Adds what is wrong with it before any socket is opened.
     pub(super) fn check(&self, problems: &mut Vec<String>) {
         if let Self::Url(url) = self
-            && !is_memory(url)
+            && !connect::is_memory(url)
             && let Err(error) = connect::check_url(url)
         {
             problems.push(format!("the URL of the marks of `dedup`: {error}"));
         }
     }
-}
-
-fn is_memory(url: &str) -> bool {
-    url.parse().is_ok_and(|url: BrokerUrl| url.scheme == "memory")
 }
 
 /// The stores of an app.
@@ -84,7 +80,7 @@ impl Stores {
     }
 
     async fn connect(&mut self, url: &str, application: &str) -> Result<Arc<dyn DedupStore>, Error> {
-        if is_memory(url) {
+        if connect::is_memory(url) {
             return Ok(Arc::new(MemoryStore::new()));
         }
         let broker = connect::connect(url, connect::client(application)).await?;

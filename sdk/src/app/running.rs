@@ -125,7 +125,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     };
     check::tell_of_other_topics(&planned);
     if !is_named {
-        check::tell_of_files_name(&planned, &brokers);
+        check::tell_of_files_name(&planned, &urls);
     }
     let opened = async {
         let stores = Stores::open(&planned, &brokers, dedup, &application).await?;
