@@ -81,6 +81,22 @@ impl Letters {
         self.pages.count(most, 1).min(PAGE)
     }
 
+    /// Does this with each, a page at once.
+    async fn each<'a, F: Future<Output = Result<(), Error>>>(
+        &self,
+        ids: &'a [Bytes],
+        one: impl Fn(&'a Bytes) -> F,
+    ) -> Vec<Result<(), Error>> {
+        let mut answers = Vec::with_capacity(ids.len());
+        let mut left = ids;
+        while !left.is_empty() {
+            let (now, later) = left.split_at(self.page(left.len()));
+            answers.extend(join_all(now.iter().map(&one)).await);
+            left = later;
+        }
+        answers
+    }
+
     /// The dead letter with this id; `None` if it is gone.
     async fn find(&self, id: &Bytes) -> Result<Option<(String, Message)>, Error> {
         let id = checked(id)?.to_string();
@@ -161,25 +177,11 @@ impl DeadLetters for Letters {
     }
 
     async fn replay(&mut self, ids: &[Bytes]) -> Vec<Result<(), Error>> {
-        let mut answers = Vec::with_capacity(ids.len());
-        let mut left = ids;
-        while !left.is_empty() {
-            let (now, later) = left.split_at(self.page(left.len()));
-            answers.extend(join_all(now.iter().map(|id| self.replay_one(id))).await);
-            left = later;
-        }
-        answers
+        self.each(ids, |id| self.replay_one(id)).await
     }
 
     async fn purge(&mut self, ids: &[Bytes]) -> Vec<Result<(), Error>> {
-        let mut answers = Vec::with_capacity(ids.len());
-        let mut left = ids;
-        while !left.is_empty() {
-            let (now, later) = left.split_at(self.page(left.len()));
-            answers.extend(join_all(now.iter().map(|id| self.purge_one(id))).await);
-            left = later;
-        }
-        answers
+        self.each(ids, |id| self.purge_one(id)).await
     }
 }
 
