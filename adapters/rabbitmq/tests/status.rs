@@ -33,6 +33,14 @@ async fn dies(broker: &Arc<dyn Broker>, of: &Spec) {
     }
 }
 
+/// Somebody deletes this listener's dead-letter topic.
+async fn delete(of: &Spec) {
+    let stream = of.dead_letter.as_deref().expect("a dead-letter topic");
+    let channel = lapin().await;
+    let deleted = channel.queue_delete(stream.into(), QueueDeleteOptions::default());
+    deleted.await.unwrap();
+}
+
 /// Topics of one group have a dead-letter topic in common: each is told its own.
 #[tokio::test]
 async fn listeners_that_share_a_dead_letter_topic_are_counted_apart() {
@@ -56,12 +64,7 @@ async fn a_deleted_dead_letter_topic_is_counted_anew() {
     dies(&broker, &wishes[0]).await;
     waits_for(&broker, &wishes, &[Some(1)]).await;
 
-    let stream = wishes[0].dead_letter.as_deref().expect("a dead-letter topic");
-    let deleted = lapin()
-        .await
-        .queue_delete(stream.into(), QueueDeleteOptions::default())
-        .await;
-    deleted.unwrap();
+    delete(&wishes[0]).await;
     waits_for(&broker, &wishes, &[None]).await;
     broker.plan(&wishes, Topology::Declare).await.unwrap();
     waits_for(&broker, &wishes, &[Some(0)]).await;
@@ -79,12 +82,7 @@ async fn a_dead_letter_topic_that_becomes_shorter_is_counted_anew() {
         dies(&broker, &wishes[0]).await;
     }
     waits_for(&broker, &wishes, &[Some(3)]).await;
-    let stream = wishes[0].dead_letter.as_deref().expect("a dead-letter topic");
-    let deleted = lapin()
-        .await
-        .queue_delete(stream.into(), QueueDeleteOptions::default())
-        .await;
-    deleted.unwrap();
+    delete(&wishes[0]).await;
     broker.plan(&wishes, Topology::Declare).await.unwrap();
     dies(&broker, &wishes[0]).await;
     waits_for(&broker, &wishes, &[Some(1)]).await;
