@@ -110,7 +110,7 @@ pub enum Event {
 }
 
 /// Takes verdicts. All calls may run at the same time as [`Receiver::next`], and as each other: what emits is settled by a call
-/// of its own, so that a publish that is not confirmed holds up no other acknowledgement.
+/// of its own where order is not kept, so that a publish that is not confirmed holds up no other acknowledgement.
 #[async_trait]
 pub trait Settler: Send + Sync {
     /// Carries out a batch of verdicts, in any order. Drains `batch` and appends one answer for each, in the same order.
