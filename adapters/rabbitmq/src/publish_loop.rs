@@ -189,9 +189,10 @@ impl PublishLoop {
                 let flight = self.flights.add(slot);
                 let mut future: Flight = Box::pin(fly(channel.clone(), parcel, writing, flight));
                 // The first poll queues the frames, so that the order on the wire is this order. It is never ready then,
-                // except on a channel that has just broken.
+                // except on a channel that has just broken, which takes nothing more: the next round looks.
                 if let std::task::Poll::Ready(landed) = poll!(future.as_mut()) {
-                    future = Box::pin(std::future::ready(landed));
+                    self.flying.push(Box::pin(std::future::ready(landed)));
+                    return;
                 }
                 self.flying.push(future);
             }
