@@ -3,8 +3,8 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::quote;
 use quote::quote_spanned;
+use syn::ReturnType;
 use syn::spanned::Spanned;
-use syn::{ReturnType, Type};
 
 use super::model::{Function, Options, Parameter};
 use super::root::{Root, member};
@@ -155,31 +155,18 @@ fn call(
 
 /// The method of this trait that takes what the function returns, with the span of the return type.
 fn output(function: &Function, root: &Root, of: &str, method: &str) -> TokenStream {
-    match &function.signature.output {
-        // Nothing was written: the name stands for it.
-        ReturnType::Default => {
-            let span = function.signature.ident.span();
-            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
-            quote_spanned!(span=> <() as #root::#of>::#method)
-        }
-        // `impl Trait` has no name to call it by.
-        ReturnType::Type(_, ty) if is_opaque(ty) => {
+    match (function.returned(), &function.signature.output) {
+        (Some(ty), _) => member(ty, root, of, method),
+        (None, ReturnType::Type(_, ty)) => {
             let span = ty.span();
             let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
             quote_spanned!(span=> #root::#of::#method)
         }
-        ReturnType::Type(_, ty) => member(ty, root, of, method),
-    }
-}
-
-fn is_opaque(ty: &Type) -> bool {
-    struct Opaque(bool);
-    impl syn::visit::Visit<'_> for Opaque {
-        fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
-            self.0 = true;
+        // Nothing was written: the name stands for it.
+        (None, ReturnType::Default) => {
+            let span = function.signature.ident.span();
+            let (root, of, method) = (root.at(span), Ident::new(of, span), Ident::new(method, span));
+            quote_spanned!(span=> <() as #root::#of>::#method)
         }
     }
-    let mut opaque = Opaque(false);
-    syn::visit::Visit::visit_type(&mut opaque, ty);
-    opaque.0
 }

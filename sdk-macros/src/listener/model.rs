@@ -116,10 +116,30 @@ impl Function {
             .collect()
     }
 
+    /// The type that it says it returns; `None` where nothing was written, or `impl Trait`, which has no name to call it by.
+    pub(crate) fn returned(&self) -> Option<&Type> {
+        match &self.signature.output {
+            syn::ReturnType::Type(_, ty) if !is_opaque(ty) => Some(ty),
+            _ => None,
+        }
+    }
+
     /// The conditions under which it exists.
     pub(crate) fn conditions(&self) -> Vec<&Attribute> {
         conditions(&self.attributes)
     }
+}
+
+fn is_opaque(ty: &Type) -> bool {
+    struct Opaque(bool);
+    impl syn::visit::Visit<'_> for Opaque {
+        fn visit_type_impl_trait(&mut self, _: &syn::TypeImplTrait) {
+            self.0 = true;
+        }
+    }
+    let mut opaque = Opaque(false);
+    syn::visit::Visit::visit_type(&mut opaque, ty);
+    opaque.0
 }
 
 fn conditions(attributes: &[Attribute]) -> Vec<&Attribute> {

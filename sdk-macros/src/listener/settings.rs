@@ -35,6 +35,11 @@ pub(super) fn settings(options: &Options, function: &Function, root: &Root) -> T
         };
         field("message_topic", topic);
     }
+    if options.publish.is_some()
+        && let Some(returned) = function.returned()
+    {
+        field("reply_topic", member(returned, root, "IntoReply", "REPLY_TOPIC"));
+    }
     let texts = [
         ("group", &options.group),
         ("broker", &options.broker),

@@ -219,11 +219,22 @@ fn without_dedup(planned: &Planned) -> Option<String> {
     ))
 }
 
-/// Tells of listeners whose topic is not the one that their payload's type names. Dead letters are of any type.
+/// Tells of listeners whose topic is not the one that their payload's type names, or that publish what they return to another than
+/// its type does. Dead letters are of any type.
 pub(super) fn tell_of_other_topics(planned: &[Planned]) {
     for listener in planned {
+        let settings = &listener.resolved.settings;
+        if let (Some(topic), Some(other)) = (settings.publish, settings.reply_topic)
+            && topic != other
+        {
+            tracing::warn!(
+                "listener `{}` publishes what it returns to `{topic}`, and who listens for its type listens to `{other}`: they \
+                 receive none of these",
+                listener.spec.listener
+            );
+        }
         let topic = listener.spec.topic();
-        let Some(other) = listener.resolved.settings.message_topic else {
+        let Some(other) = settings.message_topic else {
             continue;
         };
         let is_dead_letter =

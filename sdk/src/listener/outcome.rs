@@ -45,6 +45,29 @@ impl Outcome {
 /// }
 /// # check(1).unwrap();
 /// ```
+///
+/// Of an error type of your own, `map_err` says which of its cases are permanent:
+///
+/// ```
+/// # use postrider::HandlerError;
+/// # #[derive(Debug)] enum ChargeError { CardRefused, GatewayDown }
+/// # impl std::fmt::Display for ChargeError {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { f.write_str("refused") }
+/// # }
+/// # impl std::error::Error for ChargeError {}
+/// # fn charge() -> Result<(), ChargeError> { Err(ChargeError::CardRefused) }
+/// fn judged(error: ChargeError) -> HandlerError {
+///     match error {
+///         ChargeError::CardRefused => HandlerError::permanent(error),
+///         ChargeError::GatewayDown => error.into(),
+///     }
+/// }
+/// # fn handle() -> Result<(), HandlerError> {
+/// charge().map_err(judged)?;
+/// # Ok(())
+/// # }
+/// # assert!(!handle().unwrap_err().is_retryable());
+/// ```
 pub struct HandlerError(Box<Inner>);
 
 struct Inner {
@@ -230,12 +253,17 @@ impl<T: IntoOutcome, E: Into<HandlerError>> IntoOutcome for Result<T, E> {
     note = "return a type with `#[derive(Message, Serialize)]`, an `Option` of one, or a `Result` with one"
 )]
 pub trait IntoReply {
+    /// Where messages of this type are published to, where the type says it.
+    const REPLY_TOPIC: Option<&'static str> = None;
+
     /// As an outcome that publishes to `topic` before the acknowledgement.
     fn into_reply(self, topic: &'static str, cx: &Context) -> Outcome;
 }
 
 #[diagnostic::do_not_recommend]
 impl<M: Message + Serialize> IntoReply for M {
+    const REPLY_TOPIC: Option<&'static str> = Some(M::TOPIC);
+
     fn into_reply(self, topic: &'static str, _cx: &Context) -> Outcome {
         let message = || {
             let topic = publisher::known_topic(topic)?;
@@ -252,12 +280,16 @@ impl<M: Message + Serialize> IntoReply for M {
 }
 
 impl<M: IntoReply> IntoReply for Option<M> {
+    const REPLY_TOPIC: Option<&'static str> = M::REPLY_TOPIC;
+
     fn into_reply(self, topic: &'static str, cx: &Context) -> Outcome {
         self.map_or(Outcome::ACK, |message| message.into_reply(topic, cx))
     }
 }
 
 impl<M: IntoReply, E: Into<HandlerError>> IntoReply for Result<M, E> {
+    const REPLY_TOPIC: Option<&'static str> = M::REPLY_TOPIC;
+
     fn into_reply(self, topic: &'static str, cx: &Context) -> Outcome {
         match self {
             Ok(message) => message.into_reply(topic, cx),

@@ -41,6 +41,8 @@ pub struct Settings {
     pub dead_letter: Option<&'static str>,
     /// Where what the handler returns is published to.
     pub publish: Option<&'static str>,
+    /// The topic that the type of what it returns names; `None`: it names none, or nothing is published.
+    pub reply_topic: Option<&'static str>,
     /// How deliveries are gathered for a handler that takes a `Vec`.
     pub batch: Option<Batch>,
     /// The most messages that handlers may be given in a time.
@@ -75,6 +77,7 @@ impl Settings {
         at_least_once: false,
         dead_letter: None,
         publish: None,
+        reply_topic: None,
         batch: None,
         rate: None,
         breaker: None,
