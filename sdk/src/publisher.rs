@@ -16,7 +16,7 @@ use crate::contract::{
 use crate::listener::{HandlerError, Outcome};
 use crate::meter::{Sent, TopicMeter};
 use crate::trace::{self, Carried};
-use crate::{Message, connect, scratch};
+use crate::{Message, scratch};
 
 /// Sends messages; cheap to clone.
 ///
@@ -87,23 +87,6 @@ impl Publisher {
 
     pub(crate) fn sent(&self) -> &Sent {
         &self.sent
-    }
-
-    /// A publisher of its own on the broker at `url`.
-    ///
-    /// # Errors
-    /// The URL is wrong, or the broker cannot be reached or refuses.
-    pub async fn connect(url: &str) -> Result<Self, Error> {
-        let client = connect::client(&connect::default_application());
-        Ok(Self::new(connect::connect(url, client).await?, true))
-    }
-
-    /// A publisher of its own on the broker that `BROKER_URL` names.
-    ///
-    /// # Errors
-    /// As [`Publisher::connect`].
-    pub async fn from_env() -> Result<Self, Error> {
-        Self::connect(&connect::url_from_env()?).await
     }
 
     /// Sends a message to its type's topic.

@@ -1,6 +1,6 @@
 //! Dead letters of an app that is not running here.
 
-use super::{App, brokers, check, running};
+use super::{App, brokers, check, publisher, running};
 use crate::connect;
 use crate::contract::{Error, ErrorKind};
 use crate::dead_letters::DeadLetters;
@@ -61,11 +61,7 @@ impl App {
                 (broker.clone(), Some(broker))
             }
         };
-        // Says only who may make what; without listeners nothing is made.
-        if let Err(problems) = broker.plan(&[], topology).await {
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            running::refuse(&problems, ErrorKind::Topology)?;
-        }
+        publisher::say(&broker, topology).await?;
         let letters = broker.dead_letters(&topic, &source, &group);
         let letters = DeadLetters::new(letters, [topic, source, group]);
         Ok(letters.of_broadcast(resolved.settings.broadcast).owning(own))

@@ -6,6 +6,7 @@ mod dedup;
 mod hold;
 mod letters;
 mod overview;
+mod publisher;
 mod running;
 mod sharing;
 mod signals;

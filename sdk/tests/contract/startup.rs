@@ -1,5 +1,7 @@
 //! What is refused at start-up, and how it says so.
 
+use std::time::Duration;
+
 use postrider::prelude::*;
 use postrider::{App, ErrorKind, Topology};
 
@@ -74,6 +76,30 @@ on_every_broker! {
     verifying_lists_what_is_missing_and_makes_nothing
     starting_twice_is_fine
     a_group_that_is_only_the_name_of_the_file_is_told
+}
+
+/// What is configured holds for a publisher without an app, too. In a process of its own, since it is configured by a variable.
+#[tokio::test]
+async fn a_publisher_alone_makes_nothing_where_that_is_configured() {
+    const VARIABLE: &str = "POSTRIDER__APP__TOPOLOGY";
+    let Some(target) = Target::find("kafka") else {
+        return;
+    };
+    if std::env::var_os(VARIABLE).is_none() {
+        let again = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "startup::a_publisher_alone_makes_nothing_where_that_is_configured",
+                "--exact",
+            ])
+            .env(VARIABLE, "verify")
+            .status();
+        assert!(again.unwrap().success());
+        return;
+    }
+    let publisher = target.publisher().await;
+    let error = publisher.topic(&*target.name).send_json(&7).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Topology, "{error}");
+    publisher.close(Duration::from_secs(10)).await.unwrap();
 }
 
 #[listener(topic = "contract.history", start = earliest)]
