@@ -163,6 +163,44 @@ async fn broken(_: Shipped) {}
 #[listener(topic = "log.shipment.gone.dlq", group = "gone")]
 async fn gone(_: Shipped) {}
 
+#[listener(topic = "log.returned", group = "reply", publish = "log.shipmnet")]
+async fn reply(_: Bytes) -> Result<Option<Shipped>, HandlerError> {
+    Ok(None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_that_is_dropped_is_told() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let app = || postrider::App::new("memory://log-dropped").unwrap();
+    let alone = app().start().await.unwrap().publisher();
+    assert_eq!(log.lines("was dropped"), [""; 0], "it listens to nothing");
+    let running = app().listen(listeners![reserve]).start().await.unwrap();
+    running.shutdown().await.unwrap();
+    assert_eq!(log.lines("was dropped"), [""; 0]);
+    let publisher = app()
+        .listen(listeners![reserve])
+        .start()
+        .await
+        .unwrap()
+        .publisher();
+    let lines = log.lines("was dropped");
+    assert!(lines.len() == 1 && lines[0].contains("ERROR"), "{lines:#?}");
+    drop((alone, publisher));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_is_not_that_of_what_is_returned_is_told() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let app = TestApp::start(|app| app.listen(listeners![reply, ship])).await;
+    app.stop().await;
+    let lines = log.lines("`log.shipment`");
+    let [line] = &lines[..] else { panic!("{lines:#?}") };
+    let told = "listener `reply` publishes what it returns to `log.shipmnet`";
+    assert!(line.contains("WARN") && line.contains(told), "{line}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_not_that_of_the_payload_is_told() {
     let log = Log::default();

@@ -56,7 +56,8 @@ pub trait Broker: Send + Sync + 'static {
     async fn close(&self, deadline: Duration) -> Result<(), Error>;
 }
 
-/// A live subscription: the two halves are used by different tasks at the same time.
+/// A live subscription: the two halves are used by different tasks at the same time. It ends when they are dropped: what it held
+/// goes to its peers, also where the broker is not closed.
 pub struct Subscription {
     /// Brings deliveries.
     pub receiver: Box<dyn Receiver>,

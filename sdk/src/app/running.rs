@@ -25,7 +25,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 /// After the drain's deadline, how long handlers that do not yield are waited for.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// An app whose listeners are running.
+/// An app whose listeners are running, as long as this is kept: dropped, it ends them at once, handlers in their middle, and says
+/// so in the log. [`Running::shutdown`] drains.
+#[must_use = "dropped, it ends its listeners without a drain: keep it, and call `shutdown`"]
 pub struct Running {
     overview: Arc<Overview>,
     publishers: BTreeMap<String, Publisher>,
@@ -509,6 +511,17 @@ impl Running {
         self.stores.close().await;
         self.beside.shutdown().await;
         result
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.drain.is_cancelled() && !self.overview.listeners.is_empty() {
+            tracing::error!(
+                "the app was dropped while it ran: its listeners end without a drain, and what they held is delivered again; \
+                 keep what `start` gives, and call `shutdown`"
+            );
+        }
     }
 }
 

@@ -53,6 +53,7 @@ pub const LINES: &[Line] = &[
             "a_held_delivery_stays_ours",
             "what_a_closed_instance_held_goes_to_a_peer",
             "what_a_lost_instance_held_goes_to_a_peer",
+            "what_a_dropped_subscription_held_goes_to_a_peer",
         ],
     ),
     (

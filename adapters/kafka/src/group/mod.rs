@@ -27,7 +27,7 @@ use self::delay::Straggler;
 use self::life::Life;
 use self::routes::Routes;
 use self::state::{Phase, Shared};
-use self::subscription::{Inlet, Outlet};
+use self::subscription::{Inlet, Membership, Outlet};
 use crate::inspector::Inspector;
 use crate::options::Settings;
 use crate::outbox::Outbox;
@@ -75,8 +75,9 @@ impl Group {
             .name(format!("kafka {name}"))
             .spawn(move || life.live(consumer, &gone))
             .map_err(|error| Error::new(ErrorKind::Internal, what()).with_source(error))?;
+        let membership = Arc::new(Membership(shared.clone()));
         let subscriptions = (0..specs.len())
-            .map(|mailbox| subscription(&shared, mailbox, outbox))
+            .map(|mailbox| subscription(&membership, mailbox, outbox))
             .collect();
         let group = Self {
             inbox: (spec.topic().clone(), spec.group.clone()),
@@ -164,7 +165,8 @@ impl Group {
     }
 }
 
-fn subscription(shared: &Arc<Shared>, mailbox: usize, outbox: &Arc<Outbox>) -> Subscription {
+fn subscription(membership: &Arc<Membership>, mailbox: usize, outbox: &Arc<Outbox>) -> Subscription {
+    let shared = &membership.0;
     let news = shared
         .lock()
         .boxes
@@ -175,6 +177,7 @@ fn subscription(shared: &Arc<Shared>, mailbox: usize, outbox: &Arc<Outbox>) -> S
             shared: shared.clone(),
             mailbox,
             news: news.unwrap_or_default(),
+            _membership: membership.clone(),
         }),
         settler: Arc::new(Outlet {
             shared: shared.clone(),

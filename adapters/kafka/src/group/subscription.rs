@@ -16,6 +16,16 @@ pub(crate) struct Inlet {
     pub(crate) shared: Arc<Shared>,
     pub(crate) mailbox: usize,
     pub(crate) news: Arc<Notify>,
+    pub(crate) _membership: Arc<Membership>,
+}
+
+/// Kept by the receivers of a group: it is left when the last of them is gone, also where the broker is not closed.
+pub(crate) struct Membership(pub(crate) Arc<Shared>);
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 #[async_trait]

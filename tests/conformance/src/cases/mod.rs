@@ -50,6 +50,7 @@ macro_rules! every_case {
                 calls_side_by_side
                 what_a_closed_instance_held_goes_to_a_peer
                 what_a_lost_instance_held_goes_to_a_peer
+                what_a_dropped_subscription_held_goes_to_a_peer
                 released_comes_again
                 released_thirty_times_is_not_lost
                 a_stale_token_touches_nothing

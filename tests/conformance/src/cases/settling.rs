@@ -123,6 +123,19 @@ pub async fn what_a_lost_instance_held_goes_to_a_peer(run: Run) {
     two.close().await;
 }
 
+/// A subscription that is dropped while its instance lives on, as where a program drops its app and keeps a publisher: the peer
+/// gets what it held, and all that comes.
+pub async fn what_a_dropped_subscription_held_goes_to_a_peer(run: Run) {
+    let topic = run.topic("t");
+    let [(one, dropped), (two, mut second)] = hold_together(&run, &topic, 40).await;
+    drop(dropped);
+    second.hold(40).await;
+    one.publish_numbered(&topic, 40..60).await;
+    second.hold(60).await;
+    one.close().await;
+    two.close().await;
+}
+
 /// Two instances that hold this many together. The first of them holds at least half, so that losing it matters.
 async fn hold_together(run: &Run, topic: &Arc<str>, count: usize) -> [(Instance, Subscribed); 2] {
     let [(one, mut first), (two, mut second)] = run.two(&spec(topic, "g")).await;
