@@ -174,11 +174,13 @@ impl Config {
                 LISTENER_KEYS
             } else {
                 let places: Vec<_> = keys.values().map(|entry| entry.place.as_str()).collect();
-                problems.push(format!(
-                    "{}: there is no listener `{section}`; listeners: {}",
-                    places.join(", "),
-                    listeners.join(", ")
-                ));
+                let place = places.join(", ");
+                problems.push(if section == "broker" {
+                    format!("{place}: the main broker is the one in BROKER_URL; a named one is [broker.<name>], with its `url`")
+                } else {
+                    let listeners = listeners.join(", ");
+                    format!("{place}: there is no listener `{section}`; listeners: {listeners}")
+                });
                 continue;
             };
             for (key, entry) in keys.iter().filter(|(key, _)| !known.contains(&key.as_str())) {

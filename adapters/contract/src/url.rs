@@ -168,6 +168,24 @@ impl Options {
         })
     }
 
+    /// The option as a duration that is not shorter than this.
+    pub fn duration_from(&mut self, name: &'static str, default: Duration, least: Duration) -> Duration {
+        let allowed = format!(
+            "a duration such as 5s, of at least {}",
+            humantime::format_duration(least)
+        );
+        self.with(name, default, &allowed, |text| {
+            humantime::parse_duration(text)
+                .ok()
+                .filter(|given| *given >= least)
+        })
+    }
+
+    /// How long is waited for something: as a duration of at least a millisecond.
+    pub fn timeout(&mut self, name: &'static str, default: Duration) -> Duration {
+        self.duration_from(name, default, Duration::from_millis(1))
+    }
+
     /// The option as a number within `from..=to`.
     pub fn number(&mut self, name: &'static str, default: u64, from: u64, to: u64) -> u64 {
         let allowed = format!("a whole number from {from} to {to}");

@@ -62,8 +62,8 @@ impl Settings {
             replication: options.with("replication", -1, "a whole number from 1 to 32", |text| {
                 text.parse().ok().filter(|n| (1..=32).contains(n))
             }),
-            connect_timeout: options.duration("connect_timeout", seconds(10)),
-            publish_timeout: options.duration("publish_timeout", seconds(30)),
+            connect_timeout: options.timeout("connect_timeout", seconds(10)),
+            publish_timeout: options.timeout("publish_timeout", seconds(30)),
             session_timeout: options.duration("session_timeout", seconds(15)),
             revoke_timeout: options.duration("revoke_timeout", seconds(5)),
             commit_interval: options.duration("commit_interval", Duration::from_millis(100)),

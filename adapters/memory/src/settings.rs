@@ -76,10 +76,10 @@ impl Settings {
             retain: options.with("retain", None, "a whole number from 0", count(0)),
             connection: ConnectionSettings {
                 max_payload: options.number("max_payload", standard.max_payload as u64, 1, 1 << 40) as usize,
-                publish_timeout: options.duration("publish_timeout", standard.publish_timeout),
+                publish_timeout: options.timeout("publish_timeout", standard.publish_timeout),
             },
         };
-        options.duration("connect_timeout", Duration::from_secs(10));
+        options.timeout("connect_timeout", Duration::from_secs(10));
         options.finish()?;
         Ok(settings)
     }

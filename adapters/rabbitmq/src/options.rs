@@ -62,7 +62,7 @@ impl Settings {
             "1 to 100 of A-Z a-z 0-9 . _ -",
             exchange,
         );
-        let heartbeat = options.duration("heartbeat", Duration::from_secs(10));
+        let heartbeat = options.duration_from("heartbeat", Duration::from_secs(10), Duration::from_secs(1));
         let settings = Self {
             shown: url.to_string(),
             hosts: hosts(url, if tls { 5671 } else { 5672 }),
@@ -74,9 +74,9 @@ impl Settings {
             user: url.user.clone().unwrap_or_else(|| "guest".into()),
             password: url.password.clone().unwrap_or_else(|| Secret::new("guest")),
             external: options.one_of("auth", false, &[("plain", false), ("external", true)]),
-            heartbeat: u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX).max(1),
-            connect_timeout: options.duration("connect_timeout", Duration::from_secs(10)),
-            publish_timeout: options.duration("publish_timeout", Duration::from_secs(30)),
+            heartbeat: u16::try_from(heartbeat.as_secs()).unwrap_or(u16::MAX),
+            connect_timeout: options.timeout("connect_timeout", Duration::from_secs(10)),
+            publish_timeout: options.timeout("publish_timeout", Duration::from_secs(30)),
             consumer_timeout: options.duration("consumer_timeout", Duration::from_secs(30 * 60)),
             max_payload: options.number("max_payload", 1_000_000, 1, LARGEST) as usize,
             layout: Layout::new(exchange),

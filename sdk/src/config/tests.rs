@@ -100,6 +100,7 @@ fn every_mistake_is_reported_with_its_place() {
         ("POSTRIDER__RESERVE_STOCK__TIMEOUT", "soon"),
         ("POSTRIDER__RESERVE_STOCK__DEDUP_WINDOW", "0s"),
         ("POSTRIDER__RESERVE__TIMEOUT", "1s"),
+        ("POSTRIDER__BROKER__URL", "kafka://k"),
     ]);
     let mut problems = config.unknown(&["reserve_stock"]);
     config.resolve(&RESERVE, &mut problems);
@@ -109,6 +110,7 @@ fn every_mistake_is_reported_with_its_place() {
         "POSTRIDER__RESERVE_STOCK__TIMEOUT is \"soon\"; allowed is a duration",
         "POSTRIDER__RESERVE_STOCK__DEDUP_WINDOW is \"0s\"; allowed is a duration above zero",
         "POSTRIDER__RESERVE__TIMEOUT: there is no listener `reserve`; listeners: reserve_stock",
+        "POSTRIDER__BROKER__URL: the main broker is the one in BROKER_URL",
     ] {
         assert!(text.contains(part), "{text}");
     }

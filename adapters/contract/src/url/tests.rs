@@ -65,6 +65,23 @@ fn options_report_every_mistake() {
     }
 }
 
+#[test]
+fn a_duration_that_is_too_short_is_a_mistake() {
+    let mut options = parse("x://h?t=0&h=500ms&l=0").options();
+    assert_eq!(options.timeout("t", Duration::MAX), Duration::MAX);
+    options.duration_from("h", Duration::ZERO, Duration::from_secs(1));
+    assert_eq!(options.duration("l", Duration::MAX), Duration::ZERO);
+    let text = options.finish().unwrap_err().to_string();
+    for part in [
+        "`t` is not a duration",
+        "at least 1ms",
+        "`h` is not a duration",
+        "at least 1s",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}
+
 /// What URLs are made of, and what they are not.
 const WORDS: [&str; 32] = [
     "://", ":", "/", "@", ",", "?", "&", "=", "#", "[", "]", "%", "%2F", "%40", "%00", "%ff", "::1", "0",
