@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use postrider_contract::{Order, Spec};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 
 /// Where order is kept, another instance becomes the reader, once nothing is unsettled.
 #[tokio::test]
@@ -46,4 +46,24 @@ async fn order_is_kept_by_another() {
     first.ack(&got).await;
     assert!(!first.news.iter().any(|news| news.starts_with("Revoked")));
     one.close(SOON).await.unwrap();
+}
+
+/// A listener ends before its process does, which waits for the others.
+#[tokio::test]
+async fn order_is_kept_by_another_when_a_listener_ends() {
+    let topic = unique("end");
+    let wishes = Spec {
+        order: Order::ByKey,
+        ..spec(&topic, "g")
+    };
+    let (one, two) = (connect(&url(), "one").await, connect(&url(), "two").await);
+    let mut first = open(&one, wishes.clone()).await;
+    publish(&one, &topic, ["0".into()]).await;
+    let got = first.receive(1).await.remove(0);
+    first.ack(&got).await;
+    let mut second = open(&two, wishes).await;
+    drop(first);
+    publish(&one, &topic, ["1".into()]).await;
+    let got = timeout(Duration::from_secs(5), second.receive(1)).await;
+    assert_eq!(texts(&got.expect("nobody reads")), ["1"]);
 }

@@ -217,6 +217,9 @@ impl Reader {
         }
         if all {
             self.table.revoke(false);
+        }
+        // What is in hand still must be settled before another reads on behind it.
+        if !self.table.is_held() {
             self.resign().await;
         }
     }

@@ -296,6 +296,11 @@ impl Table {
         may
     }
 
+    /// Whether something is unsettled that was handed out.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.state().held.is_empty()
+    }
+
     /// Everything here is another's from now on. `told`: the receiver hears of it.
     pub(crate) fn revoke(&self, told: bool) {
         let mut state = self.state();
