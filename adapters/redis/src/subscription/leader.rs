@@ -1,6 +1,7 @@
 //! Ordered groups: one instance reads for all of them, by a lease that it renews; the others stand by. Every read checks
 //! the lease on the server, so that a former leader that wakes up reads nothing, nor does a read that arrives late.
 
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use postrider_contract::Error;
@@ -10,8 +11,10 @@ use tokio::time::Instant;
 use crate::fields::bytes;
 use crate::link::COMMAND;
 use crate::scripts::Name;
+use crate::subscription::entry::Stream;
 use crate::subscription::lease::Lease;
 use crate::subscription::reader::{Reader, Session};
+use crate::subscription::table::Place;
 
 impl Reader {
     /// One round of an ordered group: reads as its leader, or waits to become it.
@@ -56,7 +59,14 @@ impl Reader {
                     self.table.lead_until(sent + self.lease);
                     if !leading || session.is_new || was_free {
                         // First what the former leader left, in its order; only then what is new.
+                        let known = self.table.known();
                         session.backlog = self.pending(None).await?;
+                        if is_set_back(&session.backlog, &known) {
+                            tracing::warn!(topic = %self.source.topic, group = %self.source.group, "the server has forgotten acknowledgements: what came after them is handled again");
+                            self.table.revoke(true);
+                            self.table.lead_until(sent + self.lease);
+                            session.backlog = self.pending(None).await?;
+                        }
                         session.is_new = false;
                     }
                 }
@@ -99,9 +109,12 @@ impl Reader {
             self.step_down();
             return Ok(());
         }
-        let entries = self.entries(parts.next().unwrap_or_default());
+        let mut entries = self.entries(parts.next().unwrap_or_default());
         if !entries.is_empty() {
             self.pages.came(&entries);
+            // Where a failover has forgotten a read, what is here already comes once more.
+            let known = self.table.known();
+            entries.retain(|entry| !known.contains(&entry.place()));
             self.table.add(epoch, entries, sent + self.lease);
             return Ok(());
         }
@@ -148,4 +161,14 @@ impl Reader {
     fn standby(&self) -> Duration {
         (self.lease / 4).min(Duration::from_millis(500))
     }
+}
+
+/// Whether something is pending that was not known, before something that was. What a lost connection leaves comes after it;
+/// what was acknowledged comes before, where a failover has forgotten that.
+fn is_set_back(pending: &VecDeque<Place>, known: &HashSet<Place>) -> bool {
+    [Stream::Topic, Stream::Inbox].into_iter().any(|stream| {
+        let newest = known.iter().filter(|(of, _)| *of == stream).max();
+        let mut pending = pending.iter().filter(|(of, _)| *of == stream);
+        pending.any(|place| Some(place) < newest && !known.contains(place))
+    })
 }
