@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::own::Own;
 use common::*;
-use postrider_contract::{Delivery, Order, Spec};
+use postrider_contract::{Delivery, Order, Sharing, Spec};
 
 fn ordered(topic: &Arc<str>) -> Spec {
     Spec {
@@ -78,4 +78,33 @@ async fn a_read_that_is_forgotten_brings_an_ordered_group_nothing_twice() {
     open.silent(Duration::from_millis(500)).await;
     let status = broker.status(&[ordered(&topic)]).await.unwrap()[0];
     assert_eq!((status.waiting, status.unsettled), (Some(0), Some(0)));
+}
+
+/// The end of the stream lies before what was read last. What is there was read, too.
+#[tokio::test]
+async fn a_broadcast_listener_reads_nothing_twice_from_a_stream_without_its_end() {
+    let own = Own::start(&[]);
+    let topic = unique("end");
+    let broker = connect(&own.streams(""), "a").await;
+    let everyone = Spec {
+        sharing: Sharing::Broadcast,
+        dead_letter: None,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, everyone).await;
+    publish(&broker, &topic, (0..10).map(|n| n.to_string())).await;
+    let got = open.receive(10).await;
+    own.tell(&format!("DEL {topic}")).await;
+    for delivery in &got[..9] {
+        own.tell(&format!(
+            "XADD {topic} {} payload {}",
+            id(delivery),
+            text(delivery)
+        ))
+        .await;
+    }
+    cut(&own, &mut open).await;
+    assert_eq!(open.gaps, [None]);
+    publish(&broker, &topic, ["10".into()]).await;
+    assert_eq!(texts(&open.receive(1).await), ["10"]);
 }

@@ -61,9 +61,10 @@ impl BroadcastReader {
         let end = self.end().await?;
         match position {
             Some(before) if *before > end => {
-                tracing::error!(key = %self.key, "the stream is not the one that was read before");
+                // Most often a failover has lost its end: what is left of it was read.
+                tracing::error!(key = %self.key, "the stream ends before what was read last");
                 self.table.tell(Event::Gap { lost: None });
-                *position = Some(EntryId::default());
+                *position = Some(end);
             }
             Some(_) => {}
             None => *position = Some(end),
