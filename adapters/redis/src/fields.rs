@@ -17,7 +17,7 @@ const KEY: &str = "key";
 const ESCAPE: &str = "header:";
 /// A whole message as one field: what goes through sorted sets and inboxes.
 pub(crate) const FRAME: &str = ":frame";
-/// In an inbox of the Pub/Sub transport: this is the first pass of a published message, no return.
+/// In an inbox: this is the first pass of a published message, no return. So it is on Pub/Sub, and where the entry is gone.
 pub(crate) const FIRST: &str = ":first";
 
 /// A message read from a stream entry.

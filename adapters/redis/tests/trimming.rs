@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 
 use common::own::Own;
 use common::*;
-use postrider_contract::{Broker, Message, Outgoing, Settled, Spec, Token, Topology, Verdict};
+use postrider_contract::{
+    Broker, Delivery, Message, Origin, Outgoing, Settled, Spec, Token, Topology, Verdict,
+};
 use tokio::time::{Instant, sleep};
 
 /// Entries of several nodes: whole ones are removed.
@@ -103,28 +105,33 @@ async fn fetched(broker: &Arc<dyn Broker>, topic: &Arc<str>, count: u64) {
     }
 }
 
-/// A foreign program keeps the stream short. What is in hand then is nowhere else.
-#[tokio::test]
-async fn what_is_in_hand_outlives_its_entry() {
-    let topic = unique("orphaned");
-    let broker = connect(&format!("{}?lease=1s", url()), "a").await;
+/// A foreign program keeps the stream short: of four messages, three in hand, there is nothing else any more.
+async fn orphaned(broker: &Arc<dyn Broker>, topic: &Arc<str>) -> (Open, Vec<Delivery>) {
     let wishes = Spec {
         in_flight: 4,
-        ..spec(&topic, "g")
+        ..spec(topic, "g")
     };
-    let mut open = open(&broker, wishes).await;
-    publish(&broker, &topic, (0..4).map(|n| n.to_string())).await;
+    let mut open = open(broker, wishes).await;
+    publish(broker, topic, (0..4).map(|n| n.to_string())).await;
     let got = open.receive(3).await;
-    fetched(&broker, &topic, 4).await;
+    fetched(broker, topic, 4).await;
     let mut raw = raw().await;
     let mut trim = redis::cmd("XTRIM");
-    trim.arg(&*topic).arg("MAXLEN").arg(0);
+    trim.arg(&**topic).arg("MAXLEN").arg(0);
     trim.exec_async(&mut raw).await.unwrap();
     let held: Vec<Token> = got.iter().map(|delivery| delivery.token).collect();
     for _ in 0..6 {
         open.subscription.settler.extend(&held).await;
         sleep(Duration::from_millis(300)).await;
     }
+    (open, got)
+}
+
+#[tokio::test]
+async fn what_is_in_hand_outlives_its_entry() {
+    let topic = unique("orphaned");
+    let broker = connect(&format!("{}?lease=1s", url()), "a").await;
+    let (mut open, got) = orphaned(&broker, &topic).await;
     open.ack(&got[0]).await;
     let retry = Outgoing::to_inbox(topic.clone(), "g", got[1].message.clone());
     open.emit(&got[1], retry).await;
@@ -137,6 +144,35 @@ async fn what_is_in_hand_outlives_its_entry() {
         open.ack(delivery).await;
     }
     assert!(open.gaps.is_empty(), "{:?}", open.gaps);
+}
+
+/// A listener that drains has released it; a broker that closes at once has not.
+#[tokio::test]
+async fn what_outlives_its_entry_goes_to_others_at_the_end() {
+    for drains in [true, false] {
+        let topic = unique("orphaned");
+        let broker = connect(&format!("{}?lease=1s", url()), "a").await;
+        let (first, got) = orphaned(&broker, &topic).await;
+        if drains {
+            for delivery in &got {
+                let released = first.settle(delivery, Verdict::Release).await;
+                assert!(matches!(released, Settled::Done), "{released:?}");
+            }
+            drop(first);
+            sleep(Duration::from_millis(100)).await;
+        }
+        broker.close(SOON).await.unwrap();
+        let other = connect(&url(), "b").await;
+        let mut second = open(&other, spec(&topic, "g")).await;
+        let mut again = second.receive(4).await;
+        again.sort_by_key(text);
+        assert_eq!(texts(&again), ["0", "1", "2", "3"]);
+        for delivery in &again {
+            assert_eq!(delivery.origin, Origin::Topic);
+            second.ack(delivery).await;
+        }
+        second.silent(Duration::from_millis(100)).await;
+    }
 }
 
 /// Giving back is a claim as well, and the server forgets what is gone.

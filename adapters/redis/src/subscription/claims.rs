@@ -3,11 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-use postrider_contract::{Error, Event};
+use postrider_contract::{Error, Event, Origin};
 use redis::Value;
 use tokio::time::Instant;
 
 use crate::failure::unexpected;
+use crate::fields::{self, FIRST};
 use crate::keys::RELEASED;
 use crate::link::COMMAND;
 use crate::scripts::Name;
@@ -215,6 +216,7 @@ impl Reader {
                 "unsettled messages could not be given back; others take them over when the lease ends"
             );
         }
+        self.pass_on_orphans(all).await;
         if all {
             self.table.revoke(false);
         }
@@ -251,6 +253,25 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// What is gone from the server cannot be given back: others get a copy by the inbox.
+    async fn pass_on_orphans(&self, all: bool) {
+        let orphans = self.table.orphans(all);
+        let mut copies = redis::pipe();
+        for entry in &orphans {
+            let mut copy = redis::cmd("XADD");
+            copy.arg(&self.source.inbox).arg("*");
+            if entry.origin == Origin::Topic {
+                copy.arg(FIRST).arg(1);
+            }
+            fields::add_to(&mut copy, &entry.message);
+            copies.add_command(copy);
+        }
+        let answers = self.link.pipeline(&copies, COMMAND).await.unwrap_or_default();
+        let refused = |answer: &&Value| matches!(answer, Value::ServerError(_));
+        let added = answers.len() - answers.iter().filter(refused).count();
+        self.tell_deleted(Stream::Topic, (orphans.len() - added) as u64);
     }
 
     pub(crate) async fn forget_consumers(&self) -> Result<(), Error> {

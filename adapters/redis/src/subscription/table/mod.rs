@@ -257,6 +257,15 @@ impl Table {
         }
     }
 
+    /// What is gone from the server and waits here; `all`: what is handed out, too.
+    pub(crate) fn orphans(&self, all: bool) -> Vec<Entry> {
+        let state = self.state();
+        let held = state.held.values().filter(|held| all && !held.lost);
+        let waiting = state.waiting.iter().map(|waiting| &waiting.entry);
+        let here = waiting.chain(held.map(|held| &held.entry));
+        here.filter(|entry| entry.orphaned).cloned().collect()
+    }
+
     /// Notes renewed leases, and what turned out to be another's.
     pub(crate) fn renewed(&self, renewed: &HashSet<Place>, lost: &HashSet<Place>, leased_until: Instant) {
         let is_lost = |entry: &Entry| lost.contains(&entry.place()) && !entry.orphaned;
