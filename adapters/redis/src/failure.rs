@@ -63,9 +63,8 @@ pub(crate) fn from_text(text: &str) -> Error {
     from_code(code.trim_start_matches('-'), details)
 }
 
-fn from_code(code: &str, details: &str) -> Error {
-    use ErrorKind::{Denied, Internal, Rejected, Topology, Unavailable, Unsupported};
-    // A script reports a command's error behind its own words.
+/// The code of the error itself: before Redis 7 a script reports a command's error behind its own words.
+pub(crate) fn code<'a>(code: &'a str, details: &str) -> &'a str {
     let inner = [
         "OOM",
         "READONLY",
@@ -75,13 +74,18 @@ fn from_code(code: &str, details: &str) -> Error {
         "MISCONF",
         "CROSSSLOT",
     ];
-    let code = match code {
+    match code {
         "ERR" => inner
             .into_iter()
             .find(|inner| details.starts_with(inner) || details.contains(&format!(": -{inner} ")))
             .unwrap_or(code),
         _ => code,
-    };
+    }
+}
+
+fn from_code(outer: &str, details: &str) -> Error {
+    use ErrorKind::{Denied, Internal, Rejected, Topology, Unavailable, Unsupported};
+    let code = code(outer, details);
     let (kind, what) = match code {
         "WRONGPASS" => (Denied, "Redis refused the user or password"),
         "NOAUTH" => (
@@ -214,6 +218,14 @@ mod tests {
             assert_eq!(error.kind(), kind, "{error}");
             assert!(!error.to_string().contains('\n'));
         }
+    }
+
+    #[test]
+    fn the_error_within_a_script_is_the_one() {
+        let before_redis_7 = "Error running script (call to f_1): @user_script:1: -READONLY You can't write";
+        assert_eq!(code("ERR", before_redis_7), "READONLY");
+        assert_eq!(code("READONLY", "You can't write"), "READONLY");
+        assert_eq!(code("ERR", "something"), "ERR");
     }
 
     /// What the server says is short and one line of plain text in our errors, whatever it quotes.

@@ -9,11 +9,11 @@ use postrider_contract::{Backoff, Error, ErrorKind};
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, Pipeline,
-    ProtocolVersion, RedisConnectionInfo, Value,
+    ProtocolVersion, RedisConnectionInfo, ServerError, Value,
 };
 use tokio::time::{Instant, timeout};
 
-use crate::failure::{Failure, from_server, unavailable};
+use crate::failure::{Failure, code, from_server, unavailable};
 use crate::link::primary::is_replica;
 use crate::scripts::{Name, Scripts};
 use crate::settings::Settings;
@@ -111,7 +111,7 @@ impl Link {
                     continue;
                 }
                 Ok(Ok(Value::ServerError(error))) => {
-                    self.demoted(error.code(), generation);
+                    self.demoted(&error, generation);
                     return Err(Failure {
                         error: from_server(&error),
                         sent: false,
@@ -161,7 +161,7 @@ impl Link {
             Ok(Ok(values)) => {
                 for value in &values {
                     if let Value::ServerError(error) = value {
-                        self.demoted(error.code(), generation);
+                        self.demoted(error, generation);
                     }
                 }
                 return Ok(values);
@@ -243,8 +243,8 @@ impl Link {
     }
 
     /// A primary that became a replica says so; the next connection may find the new primary.
-    fn demoted(&self, code: &str, generation: u64) {
-        if code == "READONLY" {
+    fn demoted(&self, error: &ServerError, generation: u64) {
+        if code(error.code(), error.details().unwrap_or_default()) == "READONLY" {
             self.lost(generation);
         }
     }

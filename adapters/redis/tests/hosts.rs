@@ -180,6 +180,28 @@ async fn everything_follows_the_commands() {
     after.abort();
 }
 
+/// Nothing cuts the connection that commands share, and nothing that is written there is refused as by a replica.
+#[tokio::test]
+async fn who_only_receives_finds_the_next_primary() {
+    let (first, second) = (Own::start(&[]), Own::start(&[]));
+    second.tell(&format!("REPLICAOF 127.0.0.1 {}", first.port)).await;
+    let broker = connect(&both(&first, &second), "a").await;
+    let topic = unique("receives");
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let until = Instant::now() + SOON;
+    while second.tell(&format!("EXISTS {topic}")).await != redis::Value::Int(1) {
+        assert!(Instant::now() < until, "nothing is copied");
+    }
+    first.tell("ACL SETUSER default -evalsha").await;
+    second.tell("REPLICAOF NO ONE").await;
+    first.tell(&format!("REPLICAOF 127.0.0.1 {}", second.port)).await;
+    open.ready().await;
+    let publisher = connect(&both(&first, &second), "p").await;
+    publish(&publisher, &topic, ["x".into()]).await;
+    let got = open.receive(1).await.remove(0);
+    open.ack(&got).await;
+}
+
 /// What waits for replicas has a connection of its own, which leads to the same host.
 #[tokio::test]
 async fn what_is_published_goes_where_it_is_read() {

@@ -88,7 +88,17 @@ impl Link {
 
     /// A connection of its own to the host that commands go to: what is read there is acknowledged there.
     pub(crate) async fn beside(&self) -> Result<Dedicated, Error> {
-        self.open(self.host().await?, false).await
+        if !self.has_choice() {
+            return self.open(0, false).await;
+        }
+        let until = Instant::now() + self.settings.connect_timeout;
+        let Shared { host, generation, .. } = self.shared(until).await?;
+        let opened = self.open(host, false).await;
+        if opened.is_err() {
+            // As above. Whoever only receives sends nothing that would be refused.
+            self.lost(generation);
+        }
+        opened
     }
 
     /// An error where commands go to another host by now.
