@@ -105,6 +105,8 @@ impl Evidence {
 pub(crate) struct Excused {
     pub(crate) from: Micros,
     pub(crate) to: Micros,
+    /// The fault was in the topic without order alone: it excuses nothing on the other.
+    pub(crate) unordered_alone: bool,
 }
 
 /// What came out.
@@ -142,7 +144,10 @@ impl Verdict {
     ) -> Self {
         let is_excused = |id: &u64| {
             let sent = evidence.sent.get(id).copied().unwrap_or_default();
-            excused.is_some_and(|excused| (excused.from..=excused.to).contains(&sent))
+            excused.is_some_and(|excused| {
+                let of_it = !excused.unordered_alone || lane(*id).is_none();
+                of_it && (excused.from..=excused.to).contains(&sent)
+            })
         };
         let (gap, lost): (BTreeSet<u64>, BTreeSet<u64>) =
             evidence.missing().into_iter().partition(is_excused);
@@ -242,14 +247,24 @@ mod tests {
 
     #[test]
     fn an_excuse_holds_within_its_time_alone() {
-        let excused = Excused { from: 10, to: 15 };
-        let verdict = judge(
-            &sent(0..3),
-            &[vec![line(90, What::Effect(0))]],
-            &[],
-            Some(excused),
-        );
+        let excused = |unordered_alone| Excused {
+            from: 10,
+            to: 15,
+            unordered_alone,
+        };
+        let judged = |excused| {
+            judge(
+                &sent(0..3),
+                &[vec![line(90, What::Effect(0))]],
+                &[],
+                Some(excused),
+            )
+        };
+        let verdict = judged(excused(false));
         assert_eq!((verdict.gap, verdict.lost), (1, BTreeSet::from([2])));
+        // All are of a lane whose order is kept.
+        let verdict = judged(excused(true));
+        assert_eq!((verdict.gap, verdict.lost), (0, BTreeSet::from([1, 2])));
     }
 
     #[test]

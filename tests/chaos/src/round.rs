@@ -39,6 +39,8 @@ const ROUND_LIMIT: Duration = Duration::from_secs(240);
 const QUIET: Duration = Duration::from_secs(5);
 /// What was on the way when a fault began may be caught by it.
 const ON_THE_WAY: Micros = 1_000_000;
+/// So long after a fault its consumers may find out what was lost by it. What they tell later is of something else.
+const FOUND_OUT: Micros = 15_000_000;
 
 /// What a round is to be.
 #[derive(Debug, Clone, Copy)]
@@ -361,7 +363,11 @@ impl Stage {
         let excused = excuse.map(|_| Excused {
             from,
             // A connection that was lost may be found out, and made again, later than the fault ended.
-            to: back.map_or(Micros::MAX, |at| at.max(evidence.last_told) + ON_THE_WAY / 2),
+            to: back.map_or(Micros::MAX, |at| {
+                at.max(evidence.last_told.min(at + FOUND_OUT)) + ON_THE_WAY / 2
+            }),
+            // The queue of that topic is what was deleted.
+            unordered_alone: self.plan.fault == Fault::Deleted,
         });
         let lane = |id| ordered_lane(self.plan.system, id);
         let verdict = Verdict::of(&evidence, excused, lane, |id| Fate::of(id).is_doomed());
