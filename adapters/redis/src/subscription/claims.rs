@@ -258,6 +258,9 @@ impl Reader {
     /// What is gone from the server cannot be given back: others get a copy by the inbox.
     async fn pass_on_orphans(&self, all: bool) {
         let orphans = self.table.orphans(all);
+        if orphans.is_empty() {
+            return;
+        }
         let mut copies = redis::pipe();
         for entry in &orphans {
             let mut copy = redis::cmd("XADD");
