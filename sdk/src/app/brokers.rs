@@ -53,19 +53,35 @@ fn places(urls: &BTreeMap<String, String>, is_connected: bool) -> Places {
     urls.iter().filter_map(of_url).collect()
 }
 
+/// The brokers that no listener names, enabled or not: what is named for publishing alone.
+pub(super) fn without_listeners(
+    urls: &BTreeMap<String, String>,
+    registrations: &[Registration],
+) -> BTreeSet<String> {
+    let is_named = |name: &&String| {
+        registrations
+            .iter()
+            .any(|known| known.settings.broker == Some(&***name))
+    };
+    urls.keys().filter(|name| !is_named(name)).cloned().collect()
+}
+
 /// Connects to every broker that a listener or a publisher uses. The main one always is. Listeners that share what they may not
 /// are refused, where two names are one broker.
 pub(super) async fn open(
     urls: &BTreeMap<String, String>,
     mut connected: Option<Arc<dyn Broker>>,
     planned: &[Planned],
+    to_publish: &BTreeSet<String>,
     application: &str,
 ) -> Result<BTreeMap<String, Arc<dyn Broker>>, Error> {
     let places = places(urls, connected.is_some());
     running::refuse(&sharing::problems(planned, &places), ErrorKind::Config)?;
     let mut brokers = BTreeMap::new();
     for (name, url) in urls {
-        let used = name.is_empty() || planned.iter().any(|listener| listener.broker == *name);
+        let used = name.is_empty()
+            || to_publish.contains(name)
+            || planned.iter().any(|listener| listener.broker == *name);
         if !used {
             continue;
         }
@@ -169,6 +185,27 @@ mod tests {
         for listeners in [listeners![main_one, audit_one], listeners![back, forth]] {
             assert_eq!(refusal("memory://another", listeners).await, "it started");
         }
+    }
+
+    #[listener(topic = "broker.order", broker = "audit", enabled = false)]
+    async fn disabled(_: Bytes) {}
+
+    #[tokio::test]
+    async fn a_broker_without_listeners_is_published_to() {
+        let app = |listeners| {
+            let app = crate::App::bare("memory://to-publish").name("shop");
+            let app = app.broker("audit", "memory://to-publish-audit");
+            app.listen(listeners).start()
+        };
+        let running = app(listeners![main_one]).await.unwrap();
+        let audit = running.publisher_on("audit").expect("it is named");
+        audit.topic("audit").send_json(&7).await.unwrap();
+        running.shutdown().await.unwrap();
+        audit.topic("audit").send_json(&7).await.unwrap_err();
+        // It may be out of reach where its listeners are.
+        let running = app(listeners![disabled]).await.unwrap();
+        assert!(running.publisher_on("audit").is_none());
+        running.shutdown().await.unwrap();
     }
 
     #[test]

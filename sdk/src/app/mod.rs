@@ -126,7 +126,8 @@ impl App {
         self
     }
 
-    /// Another broker beside the one in `BROKER_URL`, for listeners with `broker = "name"`. Configuration goes before it
+    /// Another broker beside the one in `BROKER_URL`, for listeners with `broker = "name"`, or for
+    /// [`Running::publisher_on`](crate::Running::publisher_on) alone. Configuration goes before it
     /// (`POSTRIDER__BROKER__<NAME>__URL`).
     pub fn broker(mut self, name: impl Into<String>, url: impl Into<String>) -> Self {
         self.brokers.insert(name.into(), url.into());

@@ -79,6 +79,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
     dedup = config.dedup_url().map_or(dedup, Given::Url);
     dedup.check(&mut problems);
     let urls = brokers::urls(url, brokers, &registrations, &config, &mut problems);
+    let to_publish = brokers::without_listeners(&urls, &registrations);
     let planned = check::plan(registrations, &config, &application, &state, &mut problems);
 
     for listener in planned
@@ -117,7 +118,7 @@ pub(super) async fn start(app: App) -> Result<Running, Error> {
         meter::describe();
         tell_not_ready(&planned, &urls, connected.as_ref());
     }
-    let brokers = match brokers::open(&urls, connected, &planned, &application).await {
+    let brokers = match brokers::open(&urls, connected, &planned, &to_publish, &application).await {
         Ok(brokers) => brokers,
         Err(error) => {
             // Its port is free again when this returns.
@@ -374,7 +375,7 @@ impl Running {
         self.publishers[""].clone()
     }
 
-    /// A publisher on a named broker that a listener is on; `None` where there is none of this name.
+    /// A publisher on a named broker; `None` where there is none of this name, or all its listeners are disabled.
     pub fn publisher_on(&self, broker: &str) -> Option<Publisher> {
         self.publishers.get(broker).cloned()
     }
