@@ -44,6 +44,8 @@ const BROKER_KEYS: &[&str] = &["url"];
 pub(crate) struct Config {
     /// Section (`app`, `broker.<name>`, a listener's name) -> key -> value.
     sections: BTreeMap<String, BTreeMap<String, Entry>>,
+    /// Variables that begin like one of ours, and are none.
+    others: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +131,9 @@ impl Config {
         for (name, value) in variables {
             let name = name.into().to_string_lossy().into_owned();
             let Some(rest) = name.strip_prefix(PREFIX) else {
+                if name.starts_with("POSTRIDER_") {
+                    self.others.push(name);
+                }
                 continue;
             };
             let not_text = |_| config(format!("the value of {name} is not UTF-8"));
@@ -164,7 +169,7 @@ impl Config {
 
     /// Everything that is named but does not exist.
     pub(crate) fn unknown(&self, listeners: &[&str]) -> Vec<String> {
-        let mut problems = Vec::new();
+        let mut problems = self.with_single_underscores(listeners);
         for (section, keys) in &self.sections {
             let known = if section == "app" {
                 APP_KEYS
@@ -192,6 +197,22 @@ impl Config {
             }
         }
         problems
+    }
+
+    /// Variables that would be read if they were written with two underscores.
+    fn with_single_underscores(&self, listeners: &[&str]) -> Vec<String> {
+        let of_listeners = listeners.iter().map(|name| (*name, LISTENER_KEYS));
+        let sections = of_listeners.chain([("app", APP_KEYS)]);
+        let right = sections.flat_map(|(section, keys)| keys.iter().map(move |key| [section, key]));
+        let right: Vec<String> = right
+            .map(|[section, key]| format!("{PREFIX}{section}__{key}").to_ascii_uppercase())
+            .collect();
+        let single = |name: &str| name.replace("__", "_").to_ascii_uppercase();
+        let meant = |other: &String| {
+            let right = right.iter().find(|right| single(right) == single(other))?;
+            Some(format!("{other} is not read: write {right}"))
+        };
+        self.others.iter().filter_map(meant).collect()
     }
 
     /// The application's name.

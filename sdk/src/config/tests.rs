@@ -101,6 +101,9 @@ fn every_mistake_is_reported_with_its_place() {
         ("POSTRIDER__RESERVE_STOCK__DEDUP_WINDOW", "0s"),
         ("POSTRIDER__RESERVE__TIMEOUT", "1s"),
         ("POSTRIDER__BROKER__URL", "kafka://k"),
+        ("POSTRIDER_RESERVE_STOCK_CONCURRENCY", "16"),
+        ("POSTRIDER_APP__NAME", "shop"),
+        ("POSTRIDER_SERVICE_PORT", "80"),
     ]);
     let mut problems = config.unknown(&["reserve_stock"]);
     config.resolve(&RESERVE, &mut problems);
@@ -111,9 +114,13 @@ fn every_mistake_is_reported_with_its_place() {
         "POSTRIDER__RESERVE_STOCK__DEDUP_WINDOW is \"0s\"; allowed is a duration above zero",
         "POSTRIDER__RESERVE__TIMEOUT: there is no listener `reserve`; listeners: reserve_stock",
         "POSTRIDER__BROKER__URL: the main broker is the one in BROKER_URL",
+        "POSTRIDER_RESERVE_STOCK_CONCURRENCY is not read: write POSTRIDER__RESERVE_STOCK__CONCURRENCY",
+        "POSTRIDER_APP__NAME is not read: write POSTRIDER__APP__NAME",
     ] {
         assert!(text.contains(part), "{text}");
     }
+    // As Kubernetes names what it tells of a service.
+    assert!(!text.contains("SERVICE_PORT"), "{text}");
     let wrong = [("POSTRIDER__CONCURRENCY".to_owned(), "1".to_owned())];
     assert!(Config::default().read_variables(wrong.into_iter()).is_err());
 }
