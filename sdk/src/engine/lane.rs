@@ -21,13 +21,9 @@ use crate::middleware::{Admission, Decision, Hold, Next, guarded};
 use crate::publisher;
 use crate::trace;
 
-/// How many a lane takes at once where others wait for work too.
-const SHARED_CHUNK: usize = 16;
-
 /// The whole loop of a lane for a listener that takes one message at a time.
 pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
     let alone = work.options.concurrency == work.queues.len();
-    let most = if alone { usize::MAX } else { SHARED_CHUNK };
     let mut lane = Lane {
         work: &work,
         queue: &work.queues[queue],
@@ -41,6 +37,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         if let Some(breaker) = &work.breaker {
             breaker.ready(lane.queue.closed()).await;
         }
+        let most = if alone { usize::MAX } else { lane.stopwatch.most() };
         lane.queue.pop_chunk(most, &mut lane.chunk, || work.idle()).await;
         if lane.chunk.is_empty() {
             return;

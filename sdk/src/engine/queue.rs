@@ -1,6 +1,7 @@
 //! Deliveries between the receiving side and a lane, with what is held back for a later attempt.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -10,12 +11,18 @@ use super::settles::Settles;
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Bytes, Delivery, Token};
 
+/// What is no more than this is moved, and told, one by one.
+const MANY: usize = 64;
+
 /// What waits for one or more lanes. Where order is kept, it is the queue of one lane alone, and items of a key stay
 /// behind the one that failed.
 pub(crate) struct Queue {
     ordered: bool,
     inner: Mutex<Inner>,
+    /// There may be something to take: told to as many lanes as have work by that.
     changed: Notify,
+    /// It was closed.
+    ended: Notify,
     /// Whether `Inner::again` has anything, for those who need not lock then.
     again: AtomicBool,
     /// Whether it is closed, for the same.
@@ -65,6 +72,7 @@ impl Queue {
             ordered,
             inner: Mutex::default(),
             changed: Notify::new(),
+            ended: Notify::new(),
             again: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -72,6 +80,7 @@ impl Queue {
 
     /// Adds deliveries in order; leaves `deliveries` empty.
     pub(crate) fn push(&self, deliveries: &mut Vec<Delivery>) {
+        let new = deliveries.len();
         let mut inner = self.lock();
         if inner.ready.is_empty() {
             // As a whole, without moving each.
@@ -81,7 +90,17 @@ impl Queue {
             inner.ready.extend(deliveries.drain(..));
         }
         drop(inner);
-        self.changed.notify_waiters();
+        self.wake(new);
+    }
+
+    /// Wakes a lane for each of `new` deliveries, or all where these are many.
+    fn wake(&self, new: usize) {
+        if new > MANY {
+            return self.changed.notify_waiters();
+        }
+        for _ in 0..new {
+            self.changed.notify_one();
+        }
     }
 
     /// Adds one that was taken and not started behind all others; false where order or the end forbids that.
@@ -92,7 +111,7 @@ impl Queue {
         }
         inner.ready.push_back(delivery.clone());
         drop(inner);
-        self.changed.notify_waiters();
+        self.wake(1);
         true
     }
 
@@ -174,16 +193,18 @@ impl Queue {
     }
 
     /// Waits until there is something and takes up to `most` into an empty `chunk`; one alone while something is held.
-    /// Leaves it empty once closed. `idle` is called whenever there is nothing to take: more may be fetched.
+    /// Leaves it empty once closed. `idle` is called whenever nothing is left to take: more may be fetched.
     pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Delivery>, idle: impl Fn()) {
         loop {
-            if !matches!(self.try_pop(most, chunk), Pop::Empty(_)) {
+            if !matches!(self.try_pop(most, chunk, &idle), Pop::Empty(_)) {
                 return;
             }
             idle();
-            // Made before the second look, so that a change after that look is not missed.
-            let changed = self.changed.notified();
-            match self.try_pop(most, chunk) {
+            // Among those that are woken before the second look, so that a change after that look is not missed. One that is
+            // woken and goes without having waited leaves that to another.
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            match self.try_pop(most, chunk, &idle) {
                 Pop::Taken | Pop::Closed => return,
                 Pop::Empty(None) => changed.await,
                 Pop::Empty(Some(due)) => tokio::select! { () = changed => {}, () = sleep_until(due) => {} },
@@ -191,24 +212,29 @@ impl Queue {
         }
     }
 
-    fn try_pop(&self, most: usize, chunk: &mut VecDeque<Delivery>) -> Pop {
+    fn try_pop(&self, most: usize, chunk: &mut VecDeque<Delivery>, idle: &impl Fn()) -> Pop {
         let mut inner = self.lock();
         if inner.closed {
             return Pop::Closed;
         }
-        if !inner.held.is_empty() {
-            return match self.take(&mut inner) {
-                Ok(delivery) => {
-                    chunk.push_back(delivery);
-                    Pop::Taken
+        if inner.held.is_empty() {
+            match inner.ready.len() {
+                0 => return Pop::Empty(None),
+                // As a whole, unless its room is for many more than the lane takes: each lane would come to have as much.
+                waiting if waiting <= most && inner.ready.capacity() / 2 <= most => {
+                    std::mem::swap(&mut inner.ready, chunk);
                 }
-                Err(due) => Pop::Empty(due),
-            };
+                waiting => chunk.extend(inner.ready.drain(..most.min(waiting))),
+            }
+        } else {
+            match self.take(&mut inner) {
+                Ok(delivery) => chunk.push_back(delivery),
+                Err(due) => return Pop::Empty(due),
+            }
         }
-        match inner.ready.len() {
-            0 => return Pop::Empty(None),
-            waiting if waiting <= most => std::mem::swap(&mut inner.ready, chunk),
-            _ => chunk.extend(inner.ready.drain(..most)),
+        if inner.ready.is_empty() {
+            drop(inner);
+            idle();
         }
         Pop::Taken
     }
@@ -223,10 +249,18 @@ impl Queue {
         if inner.closed {
             return;
         }
-        chunk.append(&mut inner.ready);
-        std::mem::swap(&mut inner.ready, chunk);
+        let back = chunk.len();
+        if back <= inner.ready.len().max(MANY) {
+            // One by one, so that it costs nothing for those that wait, and their room stays theirs.
+            while let Some(delivery) = chunk.pop_back() {
+                inner.ready.push_front(delivery);
+            }
+        } else {
+            chunk.append(&mut inner.ready);
+            std::mem::swap(&mut inner.ready, chunk);
+        }
         drop(inner);
-        self.changed.notify_waiters();
+        self.wake(back);
     }
 
     /// Waits for the first item, then gathers more until there are `size` or `wait` has passed. Leaves it empty once
@@ -283,11 +317,11 @@ impl Queue {
     /// Resolves once it is closed.
     pub(crate) async fn closed(&self) {
         loop {
-            let changed = self.changed.notified();
-            if self.lock().closed {
+            let ended = self.ended.notified();
+            if self.is_closed() {
                 return;
             }
-            changed.await;
+            ended.await;
         }
     }
 
@@ -304,6 +338,7 @@ impl Queue {
             .collect();
         drop(inner);
         self.changed.notify_waiters();
+        self.ended.notify_waiters();
         left
     }
 
@@ -360,6 +395,11 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::contract::{Message, Origin, Position};
 
@@ -402,6 +442,48 @@ mod tests {
         for expected in 1..5 {
             assert_eq!(next(&queue).await, expected);
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_put_back_costs_what_was_taken_however_much_waits() {
+        let queue = Queue::new(false);
+        queue.push(&mut (0..10_000).map(|seq| delivery(seq, "a")).collect());
+        let mut chunk = VecDeque::new();
+        for expected in 0..10_000 {
+            queue.pop_chunk(16, &mut chunk, || ()).await;
+            assert_eq!(
+                chunk.pop_front().map(|delivery| delivery.token.seq),
+                Some(expected)
+            );
+            queue.put_back(&mut chunk);
+            assert!(chunk.is_empty() && chunk.capacity() < 100, "{}", chunk.capacity());
+        }
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn as_many_lanes_are_woken_as_there_is_work_for() {
+        let (queue, looks) = (Arc::new(Queue::new(false)), Arc::new(AtomicUsize::new(0)));
+        let mut lanes = JoinSet::new();
+        for _ in 0..100 {
+            let (queue, looks) = (queue.clone(), looks.clone());
+            lanes.spawn(async move {
+                let mut chunk = VecDeque::new();
+                let idle = || _ = looks.fetch_add(1, Ordering::Relaxed);
+                queue.pop_chunk(1, &mut chunk, idle).await;
+                chunk.len()
+            });
+        }
+        let pause = || tokio::time::sleep(Duration::from_millis(1));
+        pause().await;
+        assert_eq!(looks.swap(0, Ordering::Relaxed), 100);
+        for seq in 0..10 {
+            queue.push(&mut vec![delivery(seq, "a")]);
+            pause().await;
+        }
+        assert_eq!(looks.load(Ordering::Relaxed), 10, "nothing is left, ten times");
+        queue.close();
+        assert_eq!(lanes.join_all().await.iter().sum::<usize>(), 10);
     }
 
     #[tokio::test(start_paused = true)]

@@ -84,6 +84,11 @@ impl Stopwatch {
         meter.processed(each, run);
     }
 
+    /// How many a lane takes at once where others wait for work too: one where its handlers are slow or wait.
+    pub(crate) fn most(&self) -> usize {
+        self.most as usize
+    }
+
     /// Whether what ended held its thread for long, and never let go of it: others wait for their turn.
     #[inline]
     pub(crate) fn is_slow(&self) -> bool {
