@@ -224,12 +224,10 @@ async fn packs(order: Order) -> Option<Packed> {
 #[listener(topic = "order.packed")]
 async fn ships(_: Bytes) {}
 
-/// Such as one to a partition that has no leader.
-#[tokio::test(start_paused = true)]
-async fn a_publish_that_is_not_confirmed_holds_up_no_other_acknowledgement() {
-    let url = format!("memory://{}?capacity=10", uuid::Uuid::now_v7().simple());
-    let app = postrider::App::new(&url).unwrap();
-    let running = app.listen(listeners![packs, ships]).start().await.unwrap();
+/// Starts the listeners with `order.packed` full: nothing more that is published there is confirmed.
+async fn start_full(url: &str, listeners: Vec<postrider::Registration>, seen: &Seen) -> Running {
+    let app = postrider::App::new(url).unwrap().state(seen.clone());
+    let running = app.listen(listeners).start().await.unwrap();
     running.ready().await.unwrap();
     assert!(running.pause("ships"));
     sleep(Duration::from_millis(10)).await;
@@ -237,6 +235,14 @@ async fn a_publish_that_is_not_confirmed_holds_up_no_other_acknowledgement() {
     for id in 0..10 {
         full.topic("order.packed").send_json(&id).await.unwrap();
     }
+    running
+}
+
+/// Such as one to a partition that has no leader.
+#[tokio::test(start_paused = true)]
+async fn a_publish_that_is_not_confirmed_holds_up_no_other_acknowledgement() {
+    let url = format!("memory://{}?capacity=10", uuid::Uuid::now_v7().simple());
+    let running = start_full(&url, listeners![packs, ships], &Seen::default()).await;
     let begin = Instant::now();
     send(&running, "k", 0..500).await;
     until(&running, |packs| packs.counts.handled == 499).await;
@@ -245,4 +251,37 @@ async fn a_publish_that_is_not_confirmed_holds_up_no_other_acknowledgement() {
     assert!(running.resume("ships"));
     until(&running, |packs| packs.counts.handled == 500).await;
     running.shutdown().await.unwrap();
+}
+
+#[listener(topic = "order.created", publish = "order.packed", ordered, prefetch = 100)]
+async fn packs_in_order(order: Order, State(seen): State<Seen>) -> Option<Packed> {
+    seen.lock().unwrap().push(order.id);
+    order.id.is_multiple_of(5).then_some(Packed { id: order.id })
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_order_is_kept_nothing_is_acknowledged_before_what_is_not_confirmed() {
+    let url = format!("memory://{}?capacity=10", uuid::Uuid::now_v7().simple());
+    let seen = Seen::default();
+    let running = start_full(&url, listeners![packs_in_order, ships], &seen).await;
+    // Others of it outlive the app, and keep what it holds.
+    let stays = postrider::App::new(&url).unwrap().start().await.unwrap();
+    send(&running, "k", 0..10).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(
+        std::mem::take(&mut *seen.lock().unwrap()),
+        (0..10).collect::<Vec<_>>()
+    );
+    drop(running);
+    sleep(Duration::from_secs(1)).await;
+    let app = postrider::App::new(&url).unwrap().state(seen.clone());
+    let running = app
+        .listen(listeners![packs_in_order, ships])
+        .start()
+        .await
+        .unwrap();
+    until(&running, |packs| packs.counts.handled == 10).await;
+    assert_eq!(*seen.lock().unwrap(), (0..10).collect::<Vec<_>>());
+    running.shutdown().await.unwrap();
+    stays.shutdown().await.unwrap();
 }

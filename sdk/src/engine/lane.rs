@@ -28,7 +28,7 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
         work: &work,
         queue: &work.queues[queue],
         chunk: VecDeque::new(),
-        verdicts: Sorted::default(),
+        verdicts: Sorted::new(work.settles.together),
         stopwatch: Stopwatch::new(),
         attempts: 0,
         alone: None,

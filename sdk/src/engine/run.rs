@@ -277,7 +277,7 @@ fn published(work: &Work, verdicts: &Verdicts, into: &mut Vec<Emitted>) {
     }
 }
 
-/// Carries verdicts of a kind to the broker, all that have arrived at once, and tries again what it could not carry out.
+/// Carries verdicts of a kind to the broker, all that may go at once, and tries again what it could not carry out.
 async fn settle(work: &Work, settler: &dyn Settler, kind: Kind) {
     let (mut verdicts, mut answers) = (Verdicts::default(), Vec::new());
     let mut tokens = Vec::new();
@@ -286,7 +286,12 @@ async fn settle(work: &Work, settler: &dyn Settler, kind: Kind) {
     let mut failed_emitting: Vec<(Delivery, u32)> = Vec::new();
     let (mut failures, mut again) = (0, None::<Instant>);
     loop {
-        let open = work.settles.take(kind, &mut verdicts);
+        // Where order is kept, nothing goes before what could not be carried out.
+        let open = if work.settles.together && !failed.is_empty() {
+            work.settles.is_open()
+        } else {
+            work.settles.take(kind, &mut verdicts)
+        };
         if again.is_some_and(|at| at <= Instant::now()) {
             again = None;
             for (Settlement { token, verdict }, what) in failed.drain(..) {

@@ -16,9 +16,9 @@ pub(crate) struct Settles {
     pub(crate) freed: Notify,
     /// Whether single tokens are remembered, to extend their leases.
     leased: bool,
-    /// Whether all verdicts are one [`Kind`]: where order is kept, none overtakes what is published before it. After a crash
-    /// what was published for would come again behind it.
-    together: bool,
+    /// Whether verdicts are carried out in their order, as one [`Kind`]: where order is kept, none overtakes what is published
+    /// before it. After a crash what was published for would come again behind it.
+    pub(crate) together: bool,
     /// Whether `Inner::revoked` has anything, for those who need not lock then.
     any_revoked: AtomicBool,
 }
@@ -44,19 +44,35 @@ impl Kind {
     }
 }
 
-/// Verdicts by their [`Kind`].
+/// Verdicts by their [`Kind`], or all as one.
 #[derive(Default)]
-pub(crate) struct Sorted([Verdicts; 2]);
+pub(crate) struct Sorted {
+    of: [Verdicts; 2],
+    together: bool,
+}
 
 impl Sorted {
+    pub(crate) fn new(together: bool) -> Self {
+        Self {
+            of: Default::default(),
+            together,
+        }
+    }
+
     #[inline]
     pub(crate) fn add(&mut self, token: Token, what: What, verdict: Verdict) {
-        self.0[Kind::of(&verdict) as usize].add(token, what, verdict);
+        self.of(Kind::of(&verdict)).add(token, what, verdict);
     }
 
     /// The delivery, in its attempt, of the verdict that was added last: its handler publishes something.
     pub(crate) fn publishes(&mut self, delivery: Delivery, attempt: u32) {
-        self.0[Kind::Emitting as usize].emitting.push((delivery, attempt));
+        self.of(Kind::Emitting).emitting.push((delivery, attempt));
+    }
+
+    #[inline]
+    fn of(&mut self, kind: Kind) -> &mut Verdicts {
+        let kind = if self.together { Kind::Plain } else { kind };
+        &mut self.of[kind as usize]
     }
 }
 
@@ -80,6 +96,23 @@ impl Verdicts {
     #[inline]
     pub(crate) fn is_emitting(what: What, verdict: &Verdict) -> bool {
         matches!(verdict, Verdict::Ack { emit } if !emit.is_empty()) && what == What::Handled
+    }
+
+    /// Moves what comes behind the first that emit something, one after the other, into empty `rest`: an adapter carries out
+    /// a call's verdicts in any order.
+    fn keep_order(&mut self, rest: &mut Self) {
+        let emits = |settlement: &Settlement| Kind::of(&settlement.verdict) == Kind::Emitting;
+        let Some(first) = self.batch.iter().position(emits) else {
+            return;
+        };
+        let end = first + self.batch[first..].iter().take_while(|it| emits(it)).count();
+        let published = self.whats[first..end]
+            .iter()
+            .filter(|&&what| what == What::Handled)
+            .count();
+        rest.batch.extend(self.batch.drain(end..));
+        rest.whats.extend(self.whats.drain(end..));
+        rest.emitting.extend(self.emitting.drain(published..));
     }
 }
 
@@ -109,7 +142,10 @@ fn place(token: Token) -> (u32, u32) {
 impl Settles {
     pub(crate) fn new(leased: bool, together: bool) -> Self {
         Self {
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                verdicts: Sorted::new(together),
+                ..Inner::default()
+            }),
             arrived: [Notify::new(), Notify::new()],
             freed: Notify::new(),
             leased,
@@ -156,7 +192,7 @@ impl Settles {
     fn put(&self, kind: Kind, put: impl FnOnce(&mut Verdicts)) {
         let kind = if self.together { Kind::Plain } else { kind };
         let mut inner = self.lock();
-        let waiting = &mut inner.verdicts.0[kind as usize];
+        let waiting = &mut inner.verdicts.of[kind as usize];
         let is_first = waiting.batch.is_empty();
         put(waiting);
         drop(inner);
@@ -168,7 +204,7 @@ impl Settles {
     /// Several verdicts; leaves `verdicts` empty.
     pub(crate) fn push_all(&self, verdicts: &mut Sorted) {
         for kind in Kind::ALL {
-            let new = &mut verdicts.0[kind as usize];
+            let new = &mut verdicts.of[kind as usize];
             if new.batch.is_empty() {
                 continue;
             }
@@ -188,11 +224,20 @@ impl Settles {
         self.arrived[kind as usize].notified().await;
     }
 
-    /// Everything that has arrived, into empty `verdicts`; false once closed and empty.
+    /// Everything that has arrived, into empty `verdicts`, or what order lets go together; false once closed and empty.
     pub(crate) fn take(&self, kind: Kind, verdicts: &mut Verdicts) -> bool {
         let mut inner = self.lock();
-        std::mem::swap(&mut inner.verdicts.0[kind as usize], verdicts);
+        let waiting = &mut inner.verdicts.of[kind as usize];
+        std::mem::swap(waiting, verdicts);
+        if self.together {
+            verdicts.keep_order(waiting);
+        }
         !(verdicts.batch.is_empty() && inner.closed)
+    }
+
+    /// Whether verdicts may still come.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.lock().closed
     }
 
     /// These are settled, or dropped by a revocation.
@@ -310,42 +355,61 @@ mod tests {
 
     #[test]
     fn what_emits_has_a_call_of_its_own_but_where_order_is_kept() {
-        for (together, expected) in [(false, [1, 1]), (true, [2, 0])] {
-            let settles = Settles::new(false, together);
-            let mut verdicts = Sorted::default();
-            let token = |seq| Token {
-                lane: 0,
-                epoch: 0,
-                seq,
-            };
-            let emit = vec![Outgoing::to_topic("t", Message::new("x"))];
-            verdicts.add(token(0), What::Handled, Verdict::Ack { emit });
-            verdicts.add(token(1), What::Handled, Verdict::ACK);
+        let apart = [vec![vec![0, 3, 4]], vec![vec![1, 2, 5]]];
+        let together = [vec![vec![0, 1, 2], vec![3, 4, 5]], vec![]];
+        for (is_together, expected) in [(false, apart), (true, together)] {
+            let settles = Settles::new(false, is_together);
+            let mut verdicts = Sorted::new(is_together);
+            for seq in 0..6 {
+                let delivery = delivery(0, seq);
+                let mut emit = Vec::new();
+                if [1, 2, 5].contains(&seq) {
+                    emit.push(Outgoing::to_topic("t", Message::new("x")));
+                }
+                // The second is a dead letter's copy, or the like.
+                let what = if seq == 1 { What::Released } else { What::Handled };
+                let verdict = Verdict::Ack { emit };
+                let is_emitting = Verdicts::is_emitting(what, &verdict);
+                verdicts.add(delivery.token, what, verdict);
+                if is_emitting {
+                    verdicts.publishes(delivery, 1);
+                }
+            }
             settles.push_all(&mut verdicts);
-            let taken = Kind::ALL.map(|kind| {
-                let mut taken = Verdicts::default();
-                settles.take(kind, &mut taken);
-                taken.batch.len()
+            let calls = Kind::ALL.map(|kind| {
+                let mut calls = Vec::new();
+                loop {
+                    let mut taken = Verdicts::default();
+                    settles.take(kind, &mut taken);
+                    if taken.batch.is_empty() {
+                        return calls;
+                    }
+                    let seqs: Vec<u64> = taken.batch.iter().map(|it| it.token.seq).collect();
+                    let emitting: Vec<u64> = taken.emitting.iter().map(|(it, _)| it.token.seq).collect();
+                    let published = seqs.iter().copied().filter(|seq| [2, 5].contains(seq));
+                    assert_eq!(emitting, published.collect::<Vec<_>>());
+                    assert_eq!(taken.whats.len(), seqs.len());
+                    calls.push(seqs);
+                }
             });
-            assert_eq!(taken, expected, "{together}");
+            assert_eq!(calls, expected, "{is_together}");
         }
     }
 
-    #[test]
-    fn a_lane_that_has_come_back_is_not_revoked() {
-        let delivery = |epoch| Delivery {
-            token: Token {
-                lane: 0,
-                epoch,
-                seq: 0,
-            },
+    fn delivery(epoch: u32, seq: u64) -> Delivery {
+        Delivery {
+            token: Token { lane: 0, epoch, seq },
             origin: Origin::Topic,
             redeliveries: None,
             topic: "t".into(),
             position: Position::default(),
             message: Message::new("x"),
-        };
-        let (before, after) = (delivery(1), delivery(2));
+        }
+    }
+
+    #[test]
+    fn a_lane_that_has_come_back_is_not_revoked() {
+        let (before, after) = (delivery(1, 0), delivery(2, 0));
         let settles = Settles::new(false, false);
         settles.received(std::slice::from_ref(&before));
         settles.revoke(&[0]);
