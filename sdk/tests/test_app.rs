@@ -102,3 +102,41 @@ async fn takes_stock(_: Bytes) {}
 
 #[listener(topic = "test.oder", broker = "audit")]
 async fn audits(_: Bytes) {}
+
+/// Acknowledges what is empty without its handler.
+struct SkipsEmpty;
+
+#[postrider::async_trait]
+impl Middleware for SkipsEmpty {
+    async fn handle(&self, cx: &Context, next: Next<'_>) -> Outcome {
+        if cx.message().payload_size() == 0 {
+            return Outcome::ACK;
+        }
+        next.run(cx).await
+    }
+}
+
+#[listener(topic = "test.order", group = "by-hand", ack = manual, retry(attempts = 1))]
+async fn by_hand(payload: Bytes, ack: Acker) -> Result<(), HandlerError> {
+    if payload == "settled" {
+        ack.ack().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn middleware_may_acknowledge_what_a_manual_handler_never_saw() {
+    let app = TestApp::start(|app| app.middleware(SkipsEmpty).listen(listeners![by_hand])).await;
+    for payload in ["", "settled", "forgotten"] {
+        app.deliver_to("test.order", RawMessage::new(payload)).await;
+    }
+    let attempts = app.attempts("by_hand");
+    let ended: Vec<String> = attempts.iter().map(|attempt| attempt.ended.to_string()).collect();
+    assert_eq!(&ended[..2], ["handled", "handled"]);
+    assert!(
+        ended.len() == 3 && ended[2].starts_with("unsettled: "),
+        "{ended:?}"
+    );
+    assert_eq!(app.dead_letters("by_hand").await.len(), 1);
+    app.stop().await;
+}

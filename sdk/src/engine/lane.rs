@@ -118,6 +118,7 @@ impl Lane<'_> {
                 }
                 match &cx.acker {
                     None => outcome,
+                    Some(acker) if !acker.is_taken() => outcome,
                     Some(acker) if acker.close() => unsettled(outcome),
                     Some(_) => return settled_before(work, &cx.delivery, attempt, &outcome),
                 }

@@ -12,6 +12,8 @@ pub struct Acker(Arc<Cell>);
 
 struct Cell {
     settled: AtomicBool,
+    /// It was asked for: the handler, or who stands before it, has it.
+    is_taken: AtomicBool,
     delivery: Delivery,
     attempt: u32,
     sink: Arc<dyn Sink>,
@@ -26,6 +28,7 @@ impl Acker {
     pub(crate) fn new(delivery: Delivery, attempt: u32, sink: Arc<dyn Sink>) -> Self {
         Self(Arc::new(Cell {
             settled: AtomicBool::new(false),
+            is_taken: AtomicBool::new(false),
             delivery,
             attempt,
             sink,
@@ -62,6 +65,11 @@ impl Acker {
         self.settle(Outcome::Failed(error.into()))
     }
 
+    /// Whether anybody has it. Where middleware answers in the handler's place, nobody does.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.is_taken.load(Ordering::Acquire)
+    }
+
     /// Takes the right to settle; false where it was taken before.
     pub(crate) fn close(&self) -> bool {
         !self.0.settled.swap(true, Ordering::AcqRel)
@@ -83,9 +91,10 @@ impl Extract for Acker {
     const IS_ACKER: bool = true;
 
     fn extract(cx: &Context) -> Result<Self, HandlerError> {
-        cx.acker
-            .clone()
-            .ok_or_else(|| HandlerError::permanent("the listener is not `ack = manual`"))
+        let acker = cx.acker.clone();
+        let acker = acker.ok_or_else(|| HandlerError::permanent("the listener is not `ack = manual`"))?;
+        acker.0.is_taken.store(true, Ordering::Release);
+        Ok(acker)
     }
 }
 
