@@ -488,24 +488,48 @@ async fn computes_batches(orders: Vec<Order>, State(seen): State<Seen>) {
 
 #[listener(topic = "order.created", group = "computes-little", prefetch = 20_000)]
 async fn computes_little(_: Order, State(seen): State<Seen>) {
+    compute_little(&seen);
+}
+
+#[listener(
+    topic = "order.created",
+    group = "computes-little-beside",
+    concurrency = 2,
+    prefetch = 20_000
+)]
+async fn computes_little_beside(_: Order, State(seen): State<Seen>) {
+    compute_little(&seen);
+}
+
+fn compute_little(seen: &Seen) {
     let begin = std::time::Instant::now();
     while begin.elapsed() < Duration::from_micros(50) {
         std::hint::spin_loop();
     }
-    saw(&seen, String::new());
+    saw(seen, String::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_handlers_that_are_fast_hold_up_nothing_else() {
+    drain_amid_many("computes_little", listeners![computes_little]).await;
+}
+
+/// They have the only thread.
+#[tokio::test]
+async fn many_handlers_that_are_fast_hold_up_nothing_else_side_by_side() {
+    drain_amid_many("computes_little_beside", listeners![computes_little_beside]).await;
+}
+
+async fn drain_amid_many(name: &str, listeners: Vec<postrider::Registration>) {
     let seen = Seen::default();
-    let running = start_on(&own_url(), listeners![computes_little], &seen).await;
+    let running = start_on(&own_url(), listeners, &seen).await;
     // So that all of them are fetched at once.
-    assert!(running.pause("computes_little"));
+    assert!(running.pause(name));
     let orders: Vec<Order> = (0..20_000).map(|id| Order { id }).collect();
     for sent in running.publisher().send_all(&orders).await {
         sent.unwrap();
     }
-    assert!(running.resume("computes_little"));
+    assert!(running.resume(name));
     while seen.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

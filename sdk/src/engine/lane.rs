@@ -38,11 +38,11 @@ pub(super) async fn single<L: Single>(work: Arc<Work>, queue: usize) {
             breaker.ready(lane.queue.closed()).await;
         }
         let most = if alone { usize::MAX } else { lane.stopwatch.most() };
-        lane.queue.pop_chunk(most, &mut lane.chunk, || work.idle()).await;
+        let waited = lane.queue.pop_chunk(most, &mut lane.chunk, || work.idle()).await;
         if lane.chunk.is_empty() {
             return;
         }
-        lane.stopwatch.start();
+        lane.stopwatch.start(waited);
         let mut place = None;
         while !lane.chunk.is_empty() {
             lane.handle_first::<L>(&mut place).await;
@@ -141,7 +141,7 @@ impl Lane<'_> {
     async fn wait_for_rate(&mut self) -> bool {
         self.wait();
         let admitted = admitted_by_rate(self.work, self.queue, 1).await;
-        self.stopwatch.start();
+        self.stopwatch.start(true);
         admitted
     }
 

@@ -193,11 +193,18 @@ impl Queue {
     }
 
     /// Waits until there is something and takes up to `most` into an empty `chunk`; one alone while something is held.
-    /// Leaves it empty once closed. `idle` is called whenever nothing is left to take: more may be fetched.
-    pub(crate) async fn pop_chunk(&self, most: usize, chunk: &mut VecDeque<Delivery>, idle: impl Fn()) {
+    /// Leaves it empty once closed. `idle` is called whenever nothing is left to take: more may be fetched. Answers
+    /// whether it waited.
+    pub(crate) async fn pop_chunk(
+        &self,
+        most: usize,
+        chunk: &mut VecDeque<Delivery>,
+        idle: impl Fn(),
+    ) -> bool {
+        let mut waited = false;
         loop {
             if !matches!(self.try_pop(most, chunk, &idle), Pop::Empty(_)) {
-                return;
+                return waited;
             }
             idle();
             // Among those that are woken before the second look, so that a change after that look is not missed. One that is
@@ -205,10 +212,11 @@ impl Queue {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             match self.try_pop(most, chunk, &idle) {
-                Pop::Taken | Pop::Closed => return,
+                Pop::Taken | Pop::Closed => return waited,
                 Pop::Empty(None) => changed.await,
                 Pop::Empty(Some(due)) => tokio::select! { () = changed => {}, () = sleep_until(due) => {} },
             }
+            waited = true;
         }
     }
 

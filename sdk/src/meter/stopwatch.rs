@@ -38,10 +38,12 @@ impl Stopwatch {
         }
     }
 
-    /// The next handler starts now.
-    pub(crate) fn start(&mut self) {
+    /// The next handler starts now. Its thread was let go of where its lane `waited`, and always after what was slow.
+    pub(crate) fn start(&mut self, waited: bool) {
         self.since = Instant::now();
-        self.held = self.since;
+        if waited || self.is_slow {
+            self.held = self.since;
+        }
         (self.waited, self.is_slow) = (false, false);
     }
 

@@ -54,7 +54,7 @@ impl Lane<'_> {
     pub(super) async fn wait_to_be_alone(&mut self) -> Option<Outcome> {
         self.wait();
         let turn = turn(self.work, self.queue).await;
-        self.stopwatch.start();
+        self.stopwatch.start(true);
         match turn {
             Ok(alone) => {
                 self.alone = alone;

@@ -77,7 +77,7 @@ impl<'a> Lane<'a> {
             Poll::Pending => {
                 self.wait();
                 let value = future.await;
-                self.stopwatch.start();
+                self.stopwatch.start(true);
                 value
             }
         }
