@@ -272,3 +272,46 @@ async fn log_lines_carry_topic_group_message_id_and_attempt() {
         "once for each: {lines:#?}"
     );
 }
+
+#[listener(topic = "log.stock", publish = "log.shipment")]
+async fn packs(stock: Json<u64>) -> Shipped {
+    Shipped { order: stock.0 }
+}
+
+#[listener(topic = "log.shipment")]
+async fn sails(_: Bytes) {}
+
+#[listener(topic = "log.stock", group = "for-ever")]
+async fn never_ends(_: Bytes) {
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_drain_waited_for_in_vain_is_told() {
+    let handler = "the drain's deadline has passed: handlers that still run are cut off";
+    let publish =
+        "the drain's deadline has passed: what is not settled is left to the broker, which delivers it again";
+    for (listeners, told) in [
+        (listeners![packs, sails], publish),
+        (listeners![never_ends, sails], handler),
+    ] {
+        let log = Log::default();
+        let _guard = tracing::subscriber::set_default(subscriber(&log));
+        let url = format!("memory://{}?capacity=1", uuid::Uuid::now_v7().simple());
+        let app = postrider::App::new(&url).unwrap().listen(listeners);
+        let running = app.start().await.unwrap();
+        running.ready().await.unwrap();
+        assert!(running.pause("sails"));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        // Full: nothing more is confirmed.
+        let publisher = running.publisher();
+        publisher.topic("log.shipment").send_json(&1).await.unwrap();
+        publisher.topic("log.stock").send_json(&7).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        drop(publisher);
+        running.shutdown().await.unwrap();
+        let mut lines = log.lines("the drain's deadline");
+        lines.append(&mut log.lines("does not yield"));
+        assert!(lines.len() == 1 && lines[0].ends_with(told), "{lines:#?}");
+    }
+}

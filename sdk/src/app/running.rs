@@ -488,10 +488,20 @@ impl Running {
         let until = tokio::time::Instant::now() + self.deadline;
         let finished = async { while self.tasks.join_next().await.is_some() {} };
         tokio::pin!(finished);
+        // Otherwise what is waited for is the broker.
+        let is_handling = || {
+            let listeners = &self.overview.listeners;
+            listeners.iter().any(|listener| listener.work.settles.is_open())
+        };
         if tokio::time::timeout_at(until, &mut finished).await.is_err() {
-            tracing::warn!("the drain's deadline has passed: handlers that still run are cut off");
+            let left = if is_handling() {
+                "handlers that still run are cut off"
+            } else {
+                "what is not settled is left to the broker, which delivers it again"
+            };
+            tracing::warn!("the drain's deadline has passed: {left}");
             self.cut_off.cancel();
-            if tokio::time::timeout(GRACE, &mut finished).await.is_err() {
+            if tokio::time::timeout(GRACE, &mut finished).await.is_err() && is_handling() {
                 tracing::warn!("a handler does not yield: its message will be delivered again");
             }
         }
