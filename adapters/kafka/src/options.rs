@@ -168,6 +168,8 @@ impl Settings {
             .set("partitioner", "murmur2_random")
             // Sizes are checked by the publisher and by the broker for each topic; this is for one batch of everything.
             .set("message.max.bytes", "100000000")
+            // A topic's limit is for what the broker is sent of it at once.
+            .set("batch.size", self.ordinary_record().min(1_000_000).to_string())
             .set("queue.buffering.max.kbytes", "131072")
             .set("queue.buffering.max.messages", "200000")
             // Topics are made on purpose, see `topics.rs`: one that is missing was deleted, and is soon given up.

@@ -505,6 +505,18 @@ async fn the_largest_message_can_be_dead_lettered() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// The broker holds what is sent at once to the limit of a topic, not only each message.
+#[tokio::test]
+async fn many_messages_of_a_lowered_size_are_taken() {
+    let options = "&max_payload=1000&partitions=1";
+    let (topic, broker) = (unique("lowered"), connect_with(options).await);
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    let payload = "x".repeat(900);
+    publish(&broker, &topic, &[payload.as_str(); 1000]).await;
+    assert_eq!(listener.drain(1000, PATIENCE).await.len(), 1000);
+    broker.close(PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn verify_lists_what_is_missing_and_makes_nothing() {
     let (topic, broker) = (unique("verify"), connect().await);
