@@ -8,11 +8,11 @@ use postrider_contract::{Error, ErrorKind, Message};
 use rdkafka::TopicPartitionList;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::Offset;
 
-use crate::failure::failure;
+use crate::failure::{code, failure};
 use crate::lock::lock;
 use crate::observer::Observer;
 use crate::options::Settings;
@@ -111,6 +111,8 @@ fn read(
                 }
             }
             Some(Err(KafkaError::PartitionEOF(which))) if which == partition => return Ok(()),
+            // librdkafka looks for a coordinator unbidden; nothing is asked of the group.
+            Some(Err(error)) if code(&error) == Some(Code::GroupAuthorizationFailed) => {}
             Some(Err(error)) => {
                 let told = failed(&error);
                 if !told.is_retryable() {

@@ -3,12 +3,14 @@
 mod support;
 
 use std::ops::{Deref, DerefMut};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use postrider_contract::{ErrorKind, Outgoing, Topology};
+use postrider_contract::{DeadLetters, ErrorKind, Origin, Outgoing, Topology, Verdict, names};
 use postrider_own_broker::Load;
 use support::own::OwnBroker;
-use support::{PATIENCE, client, message, open, publish, spec, text, unique};
+use support::{
+    Listener, PATIENCE, client, dead_of, message, open, publish, retry_of, spec, text, unique, with_options,
+};
 
 const REFUSED: &str = "Topic authorization failed";
 
@@ -160,5 +162,66 @@ async fn a_group_that_was_refused_begins_where_it_is_declared() {
     let mut listener = open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["new"]).await;
     assert_eq!(text(&listener.one().await), "new");
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// What ARCHITECTURE.md says that a service must be allowed to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_permissions_that_are_documented_are_enough() {
+    let own = OwnBroker::with_password_and_rules("pencil");
+    let _fence = own.fence().await;
+    let topic = unique("allowed");
+    let allow = |resource: &str, operations: &[&str]| {
+        let mut arguments = vec!["acls", "--add", "--allow-principal", "User:user"];
+        arguments.extend(["--resource-pattern-type", "prefixed", resource, &topic]);
+        arguments.extend(operations.iter().flat_map(|operation| ["--operation", operation]));
+        own.cli(&arguments);
+    };
+    let topics = [
+        "Read",
+        "Write",
+        "Describe",
+        "DescribeConfigs",
+        "Delete",
+        "Create",
+        "AlterConfigs",
+    ];
+    allow("--topic", &topics);
+    allow("--group", &["Read"]);
+    let url = format!("kafka://user:pencil@127.0.0.1:{}", own.proxy_port());
+    let broker = postrider_kafka::connect(&with_options(&url, ""), client("allowed"))
+        .await
+        .unwrap();
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["x"]).await;
+    let delivery = listener.one().await;
+    let emit = vec![retry_of(&delivery, "g", 2, Duration::ZERO)];
+    listener.settle(delivery.token, Verdict::Ack { emit }).await;
+    let dead_topic = names::dead_letter_topic(&topic, "g");
+    let mut dead = broker.dead_letters(&dead_topic, &topic, "g");
+    // A refusal can come some time after a client was made.
+    let given_up = async |listener: &mut Listener, dead: &mut Box<dyn DeadLetters>| {
+        let delivery = listener.one().await;
+        assert!(matches!(delivery.origin, Origin::ReturnPath { .. }));
+        let emit = vec![dead_of(&delivery, "g")];
+        listener.settle(delivery.token, Verdict::Ack { emit }).await;
+        let begun = Instant::now();
+        loop {
+            let letters = dead.browse(None, 9).await.unwrap();
+            assert_eq!(letters.len(), 1);
+            if begun.elapsed() > PATIENCE / 10 {
+                return [letters[0].id.clone()];
+            }
+        }
+    };
+    let letter = given_up(&mut listener, &mut dead).await;
+    dead.replay(&letter).await.remove(0).unwrap();
+    let letter = given_up(&mut listener, &mut dead).await;
+    dead.purge(&letter).await.remove(0).unwrap();
+    let status = broker.status(&[spec(&topic, "g")]).await.unwrap().remove(0);
+    assert_eq!(
+        (status.waiting, status.retrying, status.dead),
+        (Some(0), Some(0), Some(0))
+    );
     broker.close(PATIENCE).await.unwrap();
 }

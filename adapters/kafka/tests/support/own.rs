@@ -26,6 +26,19 @@ impl OwnBroker {
 
     /// One that wants this password of those who come by way of a proxy, of the user `user`.
     pub fn with_password(password: &str) -> Self {
+        Self::with_password_and(password, &[])
+    }
+
+    /// The same, and the user may do nothing that no rule allows.
+    pub fn with_password_and_rules(password: &str) -> Self {
+        let settings = [
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS",
+        ];
+        Self::with_password_and(password, &settings)
+    }
+
+    fn with_password_and(password: &str, more: &[&str]) -> Self {
         let user = format!(
             "listener.name.proxied.plain.sasl.jaas.config=\
              org.apache.kafka.common.security.plain.PlainLoginModule required user_user=\"{password}\";"
@@ -35,7 +48,7 @@ impl OwnBroker {
             "listener.name.proxied.sasl.enabled.mechanisms=PLAIN",
             &user,
         ];
-        Self::with(&settings)
+        Self::with(&[&settings, more].concat())
     }
 
     fn with(settings: &[&str]) -> Self {
