@@ -63,7 +63,7 @@
 //!
 //! - A record header whose name is not UTF-8 loses name and value (rdkafka cannot read it); it shows as
 //!   `postrider-original-unreadable-header-<n>`. With `panic = "abort"` it ends the process.
-//! - Depths count offsets: transaction markers of other programs count as messages that wait.
+//! - Depths count offsets: transaction markers of other programs count as messages that wait until the group has come to them.
 //! - A message for later goes to a group's inbox only, not to a topic.
 //! - librdkafka forgets brokers that a cluster does not name for a moment. A client that asks while all of them are fenced at
 //!   once, as the only broker is just after it was frozen for more than `broker.session.timeout.ms`, forgets them all and

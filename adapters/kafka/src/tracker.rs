@@ -12,7 +12,7 @@ use std::ops::Range;
 pub(crate) struct Tracker<T> {
     /// In the order of their offsets; the first is unsettled.
     entries: VecDeque<Entry<T>>,
-    /// One past the last received offset; before the first, where the assignment began, if that is known.
+    /// One past the last offset that was received or passed; before the first, where the assignment began, if that is known.
     next: Option<i64>,
     /// Settled in an earlier assignment, above its position: received again, they are not delivered again.
     already: VecDeque<Range<i64>>,
@@ -90,6 +90,15 @@ impl<T> Tracker<T> {
         let kept = Some(kept);
         self.entries.push_back(Entry { offset, kept });
         Received::New
+    }
+
+    /// Nothing that was not received comes from below this offset any more; whether that is news.
+    pub(crate) fn pass(&mut self, offset: i64) -> bool {
+        let is_news = self.next < Some(offset);
+        if is_news {
+            self.next = Some(offset);
+        }
+        is_news
     }
 
     /// What is kept for an unsettled offset.
@@ -226,6 +235,16 @@ mod tests {
         tracker.receive(5, ());
         assert_eq!((tracker.missing_before(3), tracker.missing_before(30)), (0, 11));
         assert_eq!(Tracker::<()>::new(None, []).missing_before(7), 0);
+    }
+
+    #[test]
+    fn passes_what_is_no_message() {
+        let mut tracker = tracker(5);
+        tracker.receive(5, ());
+        assert!(tracker.pass(8) && !tracker.pass(8) && !tracker.pass(6));
+        assert_eq!(tracker.position(), Some(5));
+        assert!(tracker.settle(5).is_some());
+        assert_eq!((tracker.position(), tracker.missing_before(9)), (Some(8), 1));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::topic_partition_list::Offset;
 
 use super::commit::{Which, commit};
 use super::member::Member;
@@ -26,6 +27,8 @@ const LARGE_BATCH: usize = 64;
 /// How long a full mailbox is given to be half emptied: being woken for each message that it gives away costs more than
 /// fetching that message.
 const DRAIN: Duration = Duration::from_millis(10);
+/// How often it is looked for what takes offsets and is no message.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a full mailbox holds up the poll before its partitions are paused instead, which throws away what librdkafka
 /// has fetched of them.
 const STALL: Duration = Duration::from_secs(1);
@@ -44,6 +47,7 @@ pub(crate) struct Fetcher {
     lanes: Vec<(Arc<Route>, Vec<Option<usize>>)>,
     arena: Arena,
     batch: Vec<Fetched>,
+    looked: Instant,
 }
 
 impl Fetcher {
@@ -56,6 +60,7 @@ impl Fetcher {
             consumer,
             arena: Arena::default(),
             batch: Vec::with_capacity(BATCH),
+            looked: Instant::now(),
         }
     }
 
@@ -67,6 +72,10 @@ impl Fetcher {
             self.mark_assignment();
             if !self.batch.is_empty() {
                 self.deliver();
+            }
+            if self.looked.elapsed() >= LOOK {
+                self.looked = Instant::now();
+                self.pass();
             }
         }
     }
@@ -194,6 +203,21 @@ impl Fetcher {
         }
         for fetched in self.batch.drain(..) {
             state.accept(fetched.lane, fetched.offset, fetched.inbound, now);
+        }
+        self.shared.wake(&mut state);
+    }
+
+    /// Passes what librdkafka keeps to itself, such as the ends of transactions: it has handed out all else that lies before
+    /// its position, and everything of that has been delivered.
+    fn pass(&self) {
+        let Ok(positions) = self.consumer.position() else {
+            return;
+        };
+        let mut state = self.shared.lock();
+        for element in positions.elements() {
+            if let Offset::Offset(offset) = element.offset() {
+                state.pass(element.topic(), element.partition(), offset);
+            }
         }
         self.shared.wake(&mut state);
     }

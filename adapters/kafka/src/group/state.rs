@@ -329,6 +329,19 @@ impl State {
         }
     }
 
+    /// All messages of a partition before this offset have been accepted.
+    pub(super) fn pass(&mut self, topic: &str, partition: i32, offset: i64) {
+        let lane = self
+            .lane_of(topic, partition)
+            .and_then(|id| self.lanes.get_mut(id));
+        if let Some(lane) = lane.filter(|lane| lane.delivers() && !lane.rewinding)
+            && lane.tracker.pass(offset)
+        {
+            lane.dirty = true;
+            self.dirty = true;
+        }
+    }
+
     /// A lane goes on at an offset that lies before what was received. A log that was truncated still has what lies before
     /// that offset, and librdkafka does not fetch it again; of one that was made anew nothing is left.
     fn go_back(&mut self, id: usize, offset: i64) {
