@@ -75,6 +75,8 @@
 //!   on without them, stop the group and set its position behind them (`kafka-consumer-groups --reset-offsets`). Damage
 //!   within a batch that is not compressed is not always seen: the partition can stand still without a word, or a payload
 //!   come as it was damaged.
+//! - Behind a message that stays unsettled, such as one of an `ordered` listener that waits for its retry, about 16,384 more of
+//!   its partition are delivered, of whatever key. Then the partition waits for it, and the listener is degraded.
 //! - With `group_protocol=consumer` an instance can be ready some seconds before it has partitions: the broker says that it has
 //!   none also while others have yet to release them.
 //! - Dead letters of a topic with several partitions (made by somebody else) are listed partition by partition.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use postrider_contract::{Broker, Event, Outgoing, Topology};
 use support::own::OwnBroker;
-use support::{Listener, PATIENCE, admin, client, message, open, spec, unique};
+use support::{Listener, PATIENCE, admin, client, connect_with, message, open, publish, spec, unique};
 
 async fn connect(broker: &OwnBroker, options: &str) -> Arc<dyn Broker> {
     postrider_kafka::connect(&broker.url_with(options), client("standstill"))
@@ -116,5 +116,26 @@ async fn a_partition_that_nobody_leads_is_told() {
     listener.ready().await;
     assert_eq!(publish(40).await, 20);
     assert!(listener.drain(20, PATIENCE).await.len() >= 20);
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// What is done behind it is remembered until it is settled, and only so much of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_waits_for_one_message_is_told() {
+    let (topic, broker) = (unique("held"), connect_with("&partitions=1").await);
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &vec!["x"; 20_000]).await;
+    let held = listener.one().await;
+    let before = listener.drain(19_999, PATIENCE / 10).await.len();
+    println!("{before} before it stands still");
+    assert!((16_000..19_999).contains(&before), "{before}");
+    let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    println!("{told:?}");
+    stays_as_it_is(&mut listener, PATIENCE / 4).await;
+
+    listener.ack(&held).await;
+    let rest = 19_999 - before;
+    assert_eq!(listener.drain(rest, PATIENCE).await.len(), rest);
+    listener.ready().await;
     broker.close(PATIENCE).await.unwrap();
 }

@@ -102,8 +102,12 @@ impl Fetcher {
             choked |= mailbox.choked;
         }
         let (pause, resume) = flow(&mut state);
+        let held_up = state.held_up();
         let open = state.is_working();
         drop(state);
+        if let Some(error) = held_up {
+            shared.stand_still(&error);
+        }
         // An error means that the partition has just gone.
         if let Some(pause) = pause {
             let _ = self.consumer.pause(&pause);

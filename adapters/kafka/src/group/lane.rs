@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use postrider_contract::{Delivery, Message, Origin, Position, Token, return_path};
 
@@ -117,6 +117,8 @@ pub(crate) struct Lane {
     backlog: BTreeSet<i64>,
     /// About how many bytes those take.
     pub(crate) backlog_size: usize,
+    /// The first unsettled offset, and since when nothing more is fetched before it is settled.
+    pub(crate) waits_for: Option<(i64, Instant)>,
     /// What items begin to count their releases from.
     turn: u16,
 }
@@ -142,6 +144,7 @@ impl Lane {
             marks: None,
             backlog: BTreeSet::new(),
             backlog_size: 0,
+            waits_for: None,
             turn: 0,
         }
     }

@@ -82,7 +82,7 @@ impl ClientContext for Member {
         if let Some((topic, partition)) = leader::missed(text).filter(|_| self.is_current())
             && self.shared.lock().is_assigned(topic, partition)
         {
-            self.degrade(&leader::error(topic, partition));
+            self.shared.degrade(&leader::error(topic, partition));
         }
     }
 
@@ -141,13 +141,13 @@ impl Member {
             return self.shared.fail(told);
         }
         match code {
-            Code::AllBrokersDown => self.degrade(&told),
+            Code::AllBrokersDown => self.shared.degrade(&told),
             // librdkafka tries these for ever.
             Code::Fatal | Code::InvalidSessionTimeout | Code::InconsistentGroupProtocol => {
                 self.shared.fail(told);
             }
             Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-                self.degrade(&told);
+                self.shared.degrade(&told);
                 self.repair.notify_one();
             }
             // A record that is damaged, or packed as librdkafka does not know.
@@ -162,24 +162,15 @@ impl Member {
                 group = self.group,
                 "the Kafka consumer was not polled for too long and left its group: is the machine overloaded?"
             ),
-            _ if self.shared.lock().starting => self.degrade(&told),
+            _ if self.shared.lock().starting => self.shared.degrade(&told),
             _ => {}
         }
     }
 
     /// A partition goes no further, and librdkafka tries it again for ever.
     fn stand_still(&self, told: &Error) {
-        self.shared.lock().unreadable = Some(Instant::now());
         let text = format!("a partition cannot be read, and what lies behind waits: {told}");
-        self.degrade(&Error::new(told.kind(), text));
-    }
-
-    fn degrade(&self, error: &Error) {
-        let mut state = self.shared.lock();
-        state.degrade(error);
-        if state.work_waits {
-            self.shared.work.notify_all();
-        }
+        self.shared.stand_still(&Error::new(told.kind(), text));
     }
 
     fn assigned(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {

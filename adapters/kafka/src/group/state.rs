@@ -102,6 +102,21 @@ impl Shared {
         self.work.notify_all();
     }
 
+    /// Nothing flows: told once.
+    pub(crate) fn degrade(&self, error: &Error) {
+        let mut state = self.lock();
+        state.degrade(error);
+        if state.work_waits {
+            self.work.notify_all();
+        }
+    }
+
+    /// A partition goes no further: told once, and told again and again to keep that up.
+    pub(crate) fn stand_still(&self, error: &Error) {
+        self.lock().unreadable = Some(Instant::now());
+        self.degrade(error);
+    }
+
     /// Ends every subscription with an error that trying again does not mend.
     pub(crate) fn fail(&self, error: Error) {
         let mut state = self.lock();
@@ -157,7 +172,7 @@ pub(crate) struct State {
     pub(crate) hurry: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
-    /// When it was last told that some partition cannot be read, which is told again and again, or could not be told as
+    /// When it was last told that some partition goes no further, which is told again and again, or could not be told as
     /// something was paused.
     pub(crate) unreadable: Option<Instant>,
     /// Counts the consumers: only the one of the time has a say.
