@@ -56,8 +56,9 @@
 //! then, they expired (Kafka forgets them after `offsets.retention.minutes`, a week, without a consumer), and it goes on with
 //! the oldest message. Topics that are published to and do not exist are created.
 //!
-//! Topics are made with `max.message.bytes` for the largest payload and its headers; retry and
-//! dead-letter topics take 64 KiB more than the topic that they are for, and keep everything (`retention.ms=-1`).
+//! Topics are made with `max.message.bytes` for the largest payload and its headers. Retry and dead-letter topics keep
+//! everything (`retention.ms=-1`) and take messages of 99 MB, as that setting is for what is compressed, and copies need not be.
+//! One that somebody else made must take 64 KiB more than the topic that it is for; so does one in a cluster that allows no more.
 //!
 //! # What is known not to work
 //!

@@ -14,7 +14,7 @@ use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::side_by_side::side_by_side;
 use crate::start::{Beginning, begin, has_position};
-use crate::topics::with_settings;
+use crate::topics::{LARGEST_COPY, with_settings};
 
 /// The longest delay of a retry: any works, this is for mistakes.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -84,7 +84,7 @@ impl Planner {
             Err(error) => note(error.to_string(), help_for(&error)),
         }
         if partitions.is_none() && self.mode == Topology::Verify {
-            note(missing(spec.topic()), self.create(spec.topic(), purpose, 0));
+            note(missing(spec.topic()), self.create(spec.topic(), purpose));
         }
         let record = self.copies_of(spec.topic(), partitions.is_some()).await;
         if let Some(partitions) = partitions {
@@ -120,7 +120,7 @@ impl Planner {
             match self.ensure(&topic, purpose, record).await {
                 Ok(Some(_)) if purpose == Purpose::Ordinary => {}
                 Ok(Some(_)) => internal.push((topic, purpose)),
-                Ok(None) => note(missing(&topic), self.create(&topic, purpose, record)),
+                Ok(None) => note(missing(&topic), self.create(&topic, purpose)),
                 Err(error) => note(error.to_string(), help_for(&error)),
             }
         }
@@ -168,7 +168,7 @@ impl Planner {
         let settings = self.outbox.topics.configuration(&[topic]).await;
         let largest = settings.ok().and_then(|found| found.first()?.max_message_bytes);
         largest.map_or(least, |largest| {
-            least.max(largest.unsigned_abs() as usize + names::HEADROOM)
+            least.max((largest.unsigned_abs() as usize + names::HEADROOM).min(LARGEST_COPY))
         })
     }
 
@@ -250,11 +250,11 @@ impl Planner {
         Ok(differing)
     }
 
-    fn create(&self, topic: &str, purpose: Purpose, record: usize) -> String {
+    fn create(&self, topic: &str, purpose: Purpose) -> String {
         let (partitions, extra) = match purpose {
             Purpose::Ordinary => (self.settings.partitions, String::new()),
-            Purpose::Retry => (self.settings.retry_partitions * DELAY_CLASSES, kept(record)),
-            Purpose::DeadLetters | Purpose::Resolved => (1, kept(record)),
+            Purpose::Retry => (self.settings.retry_partitions * DELAY_CLASSES, kept()),
+            Purpose::DeadLetters | Purpose::Resolved => (1, kept()),
         };
         format!(
             "create it with kafka-topics --create --topic {topic} --partitions {partitions}{extra}, or start with \
@@ -265,8 +265,8 @@ impl Planner {
 
 const TRY_AGAIN: &str = "see whether the Kafka cluster is well, and start again";
 
-fn kept(record: usize) -> String {
-    format!(" --config retention.ms=-1 --config max.message.bytes={record}")
+fn kept() -> String {
+    format!(" --config retention.ms=-1 --config max.message.bytes={LARGEST_COPY}")
 }
 
 fn missing(topic: &str) -> String {
@@ -300,6 +300,12 @@ fn check(spec: &Spec, problems: &mut Vec<Problem>) {
         note(
             format!("topic `{}` is internal", spec.topic()),
             "listen to an application's topic or to a .dlq",
+        );
+    }
+    if spec.dead_letter.as_ref() == Some(spec.topic()) {
+        note(
+            "its dead-letter topic is its own topic".to_owned(),
+            "name another dead-letter topic",
         );
     }
     if let Err(error) = names::check_group(&spec.group) {

@@ -20,6 +20,8 @@ use crate::options::Settings;
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a new topic may take to be led everywhere.
 const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// How large a copy may be: what another program compressed is not so in a copy. librdkafka receives 100 MB at a time.
+pub(crate) const LARGEST_COPY: usize = 99_000_000;
 
 /// The topics of the cluster, as far as this connection needs them.
 pub(crate) struct Topics {
@@ -180,18 +182,35 @@ impl Topics {
     }
 
     async fn make(&self, topic: &str, purpose: Purpose, record: usize) -> Result<(), Error> {
-        let what = format!("creating topic `{topic}`");
-        let record = match purpose {
-            Purpose::DeadLetters | Purpose::Retry => record.max(self.settings.internal_record()),
-            Purpose::Ordinary | Purpose::Resolved => self.settings.ordinary_record(),
-        }
-        .to_string();
         let partitions = match (self.seen(topic).partitions, purpose) {
             (Some(before), _) => before,
             (None, Purpose::Ordinary) => self.settings.partitions,
             (None, Purpose::Retry) => self.retry_partitions(topic).await?,
             (None, Purpose::DeadLetters | Purpose::Resolved) => 1,
         };
+        if matches!(purpose, Purpose::Ordinary | Purpose::Resolved) {
+            let record = self.settings.ordinary_record();
+            return self.create(topic, purpose, partitions, record).await;
+        }
+        match self.create(topic, purpose, partitions, LARGEST_COPY).await {
+            // A cluster may allow less.
+            Err(error) if error.kind() == ErrorKind::Topology => {
+                let record = record.max(self.settings.internal_record());
+                self.create(topic, purpose, partitions, record).await
+            }
+            made => made,
+        }
+    }
+
+    async fn create(
+        &self,
+        topic: &str,
+        purpose: Purpose,
+        partitions: i32,
+        record: usize,
+    ) -> Result<(), Error> {
+        let what = format!("creating topic `{topic}`");
+        let record = record.to_string();
         let mut new = NewTopic::new(
             topic,
             partitions,

@@ -8,9 +8,10 @@ use postrider_contract::{
     Address, Bytes, Error, ErrorKind, Event, Message, Origin, Outgoing, Settled, Sharing, Start, Topology,
     Value, Verdict, names,
 };
-use rdkafka::TopicPartitionList;
 use rdkafka::admin::AdminOptions;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
+use rdkafka::{ClientConfig, TopicPartitionList};
 use support::{
     PATIENCE, admin, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique,
     url_with,
@@ -452,7 +453,7 @@ async fn failed_copies_keep_the_original() {
     let mut listener = open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["x"]).await;
     let delivery = listener.one().await;
-    let large = Message::new(vec![0u8; 3_000_000]);
+    let large = Message::new(vec![0u8; 100_000_000]);
     let emit = vec![Outgoing::to_topic(names::dead_letter_topic(&topic, "g"), large)];
     let settled = listener.settle(delivery.token, Verdict::Ack { emit }).await;
     let Settled::Failed(back, error) = settled else {
@@ -514,6 +515,40 @@ async fn many_messages_of_a_lowered_size_are_taken() {
     let payload = "x".repeat(900);
     publish(&broker, &topic, &[payload.as_str(); 1000]).await;
     assert_eq!(listener.drain(1000, PATIENCE).await.len(), 1000);
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// The limit of a topic is for what is compressed, and copies are not.
+#[tokio::test]
+async fn what_was_compressed_is_retried_and_dead_lettered() {
+    let (topic, broker) = (unique("compressed"), connect().await);
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    let url = url_with("");
+    let (host, port) = &url.hosts[0];
+    let other: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", format!("{host}:{}", port.unwrap()))
+        .set("compression.type", "gzip")
+        .set("message.max.bytes", "10000000")
+        .create()
+        .unwrap();
+    let payload = vec![0u8; 3_000_000];
+    let record = BaseRecord::<(), [u8]>::to(&topic).payload(&payload);
+    other.send(record).unwrap();
+    other.flush(PATIENCE).unwrap();
+    let delivery = listener.one().await;
+    let emit = vec![retry_of(&delivery, "g", 2, Duration::ZERO)];
+    let retried = listener.settle(delivery.token, Verdict::Ack { emit }).await;
+    assert!(matches!(retried, Settled::Done), "{retried:?}");
+    let delivery = listener.one().await;
+    let emit = vec![dead_of(&delivery, "g")];
+    let given_up = listener.settle(delivery.token, Verdict::Ack { emit }).await;
+    assert!(matches!(given_up, Settled::Done), "{given_up:?}");
+    let letters = broker
+        .dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g")
+        .browse(None, 1)
+        .await;
+    let letter = letters.unwrap().remove(0).message;
+    assert_eq!(letter.payload_size(), payload.len());
     broker.close(PATIENCE).await.unwrap();
 }
 
