@@ -16,7 +16,7 @@
 //! | `session_timeout` | `15s` | a member that is silent for so long loses its partitions (`classic`) |
 //! | `revoke_timeout` | `5s` | how long running handlers may finish when partitions move to another instance |
 //! | `commit_interval` | `100ms` | how often settled messages are committed |
-//! | `prefetch` | `4194304` | bytes fetched ahead for each listener |
+//! | `prefetch` | `4194304` | bytes fetched ahead for each listener, and of each partition of its retries |
 //! | `isolation` | `read_committed` | or `read_uncommitted`: what of other programs' transactions is seen |
 //! | `group_protocol` | `classic` | or `consumer`: KIP-848, from Kafka 4.0 on; the broker has the session timeout |
 //! | `linger` | `1ms` | how long a publish waits for company |
@@ -42,9 +42,10 @@
 //!
 //! The *inbox* of a group is the topic `<topic>.<group>.retry`. It is not subscribed to: each of its partitions goes with one
 //! of the topic's to whoever is assigned that one. Each message carries its due time; a third of the partitions is for
-//! delays up to 10 s, a third for up to 10 min, the rest for longer ones. Up to 2,000 messages of a partition are read ahead
-//! and wait in memory until they are due, uncommitted; behind more than that the order is that of arrival. Finished ones are
-//! deleted, and one that keeps thousands of finished ones from being committed is sent again, unchanged.
+//! delays up to 10 s, a third for up to 10 min, the rest for longer ones. Up to 2,000 messages of a partition, or about
+//! `prefetch` bytes of them, are read ahead and wait in memory until they are due, uncommitted; behind more than that the order
+//! is that of arrival. So what is due sooner can come late behind large messages: of 10 KB each some 400 are read ahead.
+//! Finished ones are deleted, and one that keeps thousands of finished ones from being committed is sent again, unchanged.
 //!
 //! *Dead letters* lie in one partition of their topic and are never moved: replayed and purged ones are marked in
 //! `<dead-letter topic>.resolved.inbox`, and deleted from the beginning of the topic as far as every group that listens there
