@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use postrider_contract::{Broker, Event, Spec};
 use rdkafka::ClientConfig;
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use support::fence::Cluster;
 use support::own::OwnBroker;
@@ -114,5 +114,37 @@ async fn a_position_on_the_former_topic_is_none_on_the_new() {
     let mut listener = open(&broker, spec.clone()).await;
     read(&mut listener, &LATTER).await;
     committed(&broker, &spec).await;
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// Somebody else makes it again with fewer partitions: retries that go with one of the others would wait for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn retries_that_go_with_no_partition_are_told() {
+    let own = OwnBroker::start();
+    let (fence, url) = own.fenced("&partitions=2").await;
+    let broker = postrider_kafka::connect(&url, client("stranded")).await.unwrap();
+    let topic = unique("stranded");
+    let spec = spec(&topic, "g");
+    let mut listener = open(&broker, spec.clone()).await;
+    publish(&broker, &topic, &["a"]).await;
+    read(&mut listener, &["a"]).await;
+    committed(&broker, &spec).await;
+    fence.set(Cluster::Away);
+    listener.event(|event| matches!(event, Event::Degraded(_))).await;
+    renew(&own, &topic).await;
+    fence.set(Cluster::Whole);
+    let is_told =
+        |event: &Event| matches!(event, Event::Degraded(error) if error.to_string().contains(".retry"));
+    println!("{:?}", listener.event(is_told).await);
+    read(&mut listener, &LATTER).await;
+    let mut none = Vec::new();
+    let next = tokio::time::timeout(PATIENCE / 2, listener.receiver.next(0, &mut none)).await;
+    assert!(next.is_err(), "they still wait: {next:?}");
+
+    let more = NewPartitions::new(&topic, 2);
+    let admin = admin(&own.url_with(""));
+    let made = admin.create_partitions([&more], &AdminOptions::new()).await;
+    made.unwrap().remove(0).unwrap();
+    listener.ready().await;
     broker.close(PATIENCE).await.unwrap();
 }

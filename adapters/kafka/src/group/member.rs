@@ -20,6 +20,7 @@ use super::lane::Lane;
 use super::leader;
 use super::routes::{Route, Routes};
 use super::state::{Awaited, Shared};
+use super::stranded;
 use crate::failure::code;
 use crate::incarnation;
 use crate::inspector::{metadata, names_brokers};
@@ -75,6 +76,12 @@ impl ClientContext for Member {
         if let Some((topic, id)) = incarnation::told(text).filter(|_| self.is_current()) {
             tracing::debug!(target: "postrider::kafka", group = self.group, topic, id, "a topic's id");
             self.shared.lock().note_id(topic, id);
+        }
+        if let Some((topic, partitions)) = stranded::told(text).filter(|_| self.is_current())
+            && topic == self.routes.topic.name
+            && partitions > 0
+        {
+            self.shared.strand(self.routes.strands(partitions).as_ref());
         }
         if text.ends_with(NOTHING_ASSIGNED) && self.is_current() {
             self.shared.lock().joined = true;

@@ -15,6 +15,7 @@ mod member;
 mod renewal;
 mod routes;
 mod state;
+mod stranded;
 mod subscription;
 #[cfg(test)]
 mod tests;

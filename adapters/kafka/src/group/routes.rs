@@ -31,7 +31,7 @@ pub(crate) struct Routes {
     pub(crate) topic: Arc<Route>,
     pub(crate) retry: Option<Arc<Route>>,
     /// How many of the topic's partitions have retry partitions, [`DELAY_CLASSES`] each.
-    retry_lanes: i32,
+    pub(super) retry_lanes: i32,
 }
 
 impl Routes {

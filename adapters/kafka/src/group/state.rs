@@ -47,6 +47,7 @@ impl Shared {
                 hurry: false,
                 joined: false,
                 unreadable: None,
+                stranded: false,
                 generation: 0,
                 cut_off: false,
                 fresh: false,
@@ -175,6 +176,8 @@ pub(crate) struct State {
     /// When it was last told that some partition goes no further, which is told again and again, or could not be told as
     /// something was paused.
     pub(crate) unreadable: Option<Instant>,
+    /// Some retries are read by nobody.
+    pub(crate) stranded: bool,
     /// Counts the consumers: only the one of the time has a say.
     pub(crate) generation: u32,
     /// The consumer of the time is to be made anew.
@@ -235,10 +238,10 @@ impl State {
         self.degraded = true;
     }
 
-    /// Messages flow again, if there is an assignment, and all of it can be read.
+    /// Messages flow again, if there is an assignment, and all of it can be read, and all retries.
     pub(crate) fn recover(&mut self) {
         self.unreadable.take_if(|told| told.elapsed() >= UNREADABLE);
-        if self.degraded && self.joined && self.unreadable.is_none() {
+        if self.degraded && self.joined && self.unreadable.is_none() && !self.stranded {
             (self.degraded, self.starting) = (false, false);
             self.boxes
                 .iter_mut()
