@@ -9,7 +9,7 @@
 //! | option | default | meaning |
 //! |---|---|---|
 //! | `exchange` | `postrider` | the topic exchange; under another name queues are called `<exchange>/…` |
-//! | `connect_timeout` | `10s` | how long connecting may take before it fails |
+//! | `connect_timeout` | `10s` | how long connecting may take before it fails; several hosts share it |
 //! | `publish_timeout` | `30s` | how long a publish may wait for its confirm |
 //! | `max_payload` | `1000000` | the largest payload in bytes |
 //! | `heartbeat` | `10s` | after about twice this a silent connection is given up; whole seconds |

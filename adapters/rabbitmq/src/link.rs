@@ -154,8 +154,11 @@ impl Link {
 
     async fn attempt(&self, silent: &mut HashSet<usize>) -> Result<Connection, Error> {
         let mut last = None;
-        let patience = self.settings.connect_timeout;
-        for (place, (host, port)) in self.settings.hosts.iter().enumerate() {
+        let hosts = &self.settings.hosts;
+        let deadline = Instant::now() + self.settings.connect_timeout;
+        for (place, (host, port)) in hosts.iter().enumerate() {
+            // What is left, shared with those that come after it.
+            let patience = (deadline - Instant::now()) / (hosts.len() - place) as u32;
             // Until it answers: this may be dropped before.
             let was_silent = !silent.insert(place);
             let connecting = async {
@@ -275,11 +278,7 @@ mod tests {
             }
         });
         let url = format!("amqp://127.0.0.1:{port}?connect_timeout=300ms");
-        let client = Client {
-            application: "tests".into(),
-            instance: "tests-1".into(),
-        };
-        let settings = Settings::read(&url.parse().unwrap(), client).unwrap();
+        let settings = Settings::read(&url.parse().unwrap(), client()).unwrap();
         let link = Link::paced(settings, "test", Backoff::new(Duration::ZERO, Duration::ZERO));
         for _ in 0..ATTEMPTS {
             let error = link.get().await.err().unwrap();
@@ -300,6 +299,30 @@ mod tests {
             }
             assert!(Instant::now() < deadline, "{held} connections are held");
             sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The first host takes connections and says nothing: the next one is asked in time.
+    #[tokio::test]
+    async fn a_silent_host_leaves_time_for_the_next() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let next = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ports = [&silent, &next].map(|listener| listener.local_addr().unwrap().port());
+        let url = format!(
+            "amqp://127.0.0.1:{},127.0.0.1:{}?connect_timeout=300ms",
+            ports[0], ports[1]
+        );
+        let link = Link::new(Settings::read(&url.parse().unwrap(), client()).unwrap(), "test");
+        tokio::select! {
+            _ = link.first() => panic!("the next host was not asked"),
+            _ = next.accept() => {}
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            application: "tests".into(),
+            instance: "tests-1".into(),
         }
     }
 
