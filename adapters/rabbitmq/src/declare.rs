@@ -61,6 +61,7 @@ pub(crate) struct Declarer<'a> {
     mode: Mode,
     channel: Option<Channel>,
     faults: Vec<Fault>,
+    lacks_exchange: bool,
 }
 
 impl<'a> Declarer<'a> {
@@ -70,12 +71,18 @@ impl<'a> Declarer<'a> {
             mode,
             channel: None,
             faults: Vec::new(),
+            lacks_exchange: false,
         }
     }
 
     /// What is missing or differs, so far. Only an `Err` of the other methods ends the work.
     pub(crate) fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
+    }
+
+    /// Whether something could not be bound because there is no such exchange.
+    pub(crate) fn lacks_exchange(&self) -> bool {
+        self.lacks_exchange
     }
 
     /// A durable exchange.
@@ -219,6 +226,7 @@ impl<'a> Declarer<'a> {
             Err(error) => error,
         };
         self.channel = None;
+        self.lacks_exchange |= fault::is_no_exchange(&error);
         let text = fault::text(&error);
         let fault = match fault::reply_code(&error) {
             // Nothing that is being declared is missing: a node is starting.

@@ -28,6 +28,11 @@ pub(crate) fn is_no_queue(error: &lapin::Error) -> bool {
     reply_code(error) == Some(NOT_FOUND) && text(error).contains("no queue")
 }
 
+/// Whether there is no such exchange.
+pub(crate) fn is_no_exchange(error: &lapin::Error) -> bool {
+    reply_code(error) == Some(NOT_FOUND) && text(error).contains("no exchange")
+}
+
 /// Whether a channel was closed because something on it was unsettled for too long.
 pub(crate) fn is_overdue(error: &lapin::Error) -> bool {
     let text = text(error);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
@@ -90,13 +90,14 @@ pub(crate) async fn keep(
                 let epoch = flow.epoch;
                 let lifting = lift(&subscribed, &flow, &news);
                 let resting = rest(&subscribed, &flow);
+                let queue = flow.queue.clone();
                 if news.send(News::Open(flow)).is_err() {
                     return;
                 }
                 let end = tokio::select! {
                     () = shared.closing() => None,
                     end = wait_for_end(&mut ended, epoch) => end,
-                    () = assure(&subscribed, &live) => None,
+                    () = assure(&subscribed, &live, &queue) => None,
                     () = bring_back(&subscribed) => None,
                     () = subscribed.flush_in_time() => None,
                     () = lifting => None,
@@ -281,16 +282,13 @@ async fn settled(subscribed: &Subscribed, glance: Duration) {
 }
 
 /// Declares the listener's own part again from time to time. Never ends.
-async fn assure(subscribed: &Subscribed, live: &Live) {
+async fn assure(subscribed: &Subscribed, live: &Live, queue: &ShortString) {
+    let spec = &subscribed.spec;
+    let copy = subscribed.is_broadcast().then_some(queue.as_str());
     loop {
         sleep(ASSURE).await;
-        if let Err(error) = subscribed
-            .shared
-            .topology
-            .again(live, &subscribed.spec, false)
-            .await
-        {
-            tracing::warn!(%error, listener = %subscribed.spec.listener, "topology cannot be made sure of");
+        if let Err(error) = subscribed.shared.topology.again(live, spec, copy, false).await {
+            tracing::warn!(%error, listener = %spec.listener, "topology cannot be made sure of");
         }
     }
 }
@@ -316,8 +314,8 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
     };
     let live = link.get().await?;
     // Apart, only the same channel is opened again.
-    if !first && !alone {
-        shared.topology.again(&live, spec, false).await?;
+    if !first && !alone && !subscribed.is_broadcast() {
+        shared.topology.again(&live, spec, None, false).await?;
     }
     let opening = |error: lapin::Error| fault::error(&format!("receiving `{}`", spec.topic()), &error);
     let channel = open_channel(&live).await.map_err(opening)?;
@@ -330,7 +328,12 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
             let ordered = spec.order == Order::ByKey;
             short(&shared.topology.layout().queue(spec.topic(), &spec.group, ordered))?
         }
-        Sharing::Broadcast => own_copy(subscribed, &channel).await.map_err(opening)?,
+        Sharing::Broadcast => {
+            let queue = own_copy(&channel).await.map_err(opening)?;
+            let copy = Some(queue.as_str());
+            shared.topology.again(&live, spec, copy, false).await?;
+            queue
+        }
     };
     let consumer = consume(subscribed, &channel, &queue).await.map_err(opening)?;
     let epoch = subscribed.begin(channel.clone());
@@ -363,26 +366,12 @@ pub(crate) async fn consume(
 }
 
 /// A queue that only this connection sees, and that ends with it.
-async fn own_copy(subscribed: &Subscribed, channel: &Channel) -> lapin::Result<ShortString> {
+async fn own_copy(channel: &Channel) -> lapin::Result<ShortString> {
     let options = QueueDeclareOptions {
         exclusive: true,
         auto_delete: true,
         ..QueueDeclareOptions::default()
     };
-    let queue = answer(
-        channel,
-        channel.queue_declare(ShortString::default(), options, FieldTable::default()),
-    )
-    .await?;
-    let exchange = &subscribed.shared.topology.layout().exchange;
-    let key = subscribed.spec.topic();
-    let bound = channel.queue_bind(
-        queue.name().clone(),
-        ShortString::try_new(&**exchange).unwrap_or_default(),
-        ShortString::try_new(&**key).unwrap_or_default(),
-        QueueBindOptions::default(),
-        FieldTable::default(),
-    );
-    answer(channel, bound).await?;
-    Ok(queue.name().clone())
+    let declaring = channel.queue_declare(ShortString::default(), options, FieldTable::default());
+    Ok(answer(channel, declaring).await?.name().clone())
 }

@@ -34,8 +34,9 @@ impl RabbitSettler {
         let Ok(live) = shared.intake.get().await else {
             return answers;
         };
-        if let Err(error) = shared.topology.again(&live, &self.subscribed.spec, true).await {
-            tracing::warn!(%error, listener = %self.subscribed.spec.listener, "topology cannot be declared again");
+        let spec = &self.subscribed.spec;
+        if let Err(error) = shared.topology.again(&live, spec, None, true).await {
+            tracing::warn!(%error, listener = %spec.listener, "topology cannot be declared again");
             return answers;
         }
         let again: Vec<Outgoing> = missing.iter().map(|n| copies[*n].clone()).collect();

@@ -98,19 +98,42 @@ impl Topology {
         (problems, may_pass)
     }
 
-    /// Declares what one listener needs, after a connection was lost or a queue went missing. Nothing in verify mode.
-    pub(crate) async fn again(&self, live: &Live, spec: &Spec, shared_too: bool) -> Result<(), Error> {
-        if !self.declares() {
+    /// Declares what one listener needs, after a connection was lost or a queue went missing; what is shared also where an
+    /// exchange is found missing. Nothing in verify mode, but that `copy`, the queue of a `broadcast` instance, is bound.
+    pub(crate) async fn again(
+        &self,
+        live: &Live,
+        spec: &Spec,
+        copy: Option<&str>,
+        shared_too: bool,
+    ) -> Result<(), Error> {
+        let declares = self.declares();
+        if !declares && copy.is_none() {
             return Ok(());
         }
         let _busy = self.busy.lock().await;
         let mut declarer = Declarer::new(live, Mode::Declare);
-        if shared_too || self.state().shared_on != live.number {
-            self.shared(&mut declarer, spec.sharing == Sharing::Group).await?;
+        let mut shared_too = declares && (shared_too || self.state().shared_on != live.number);
+        loop {
+            if shared_too {
+                self.shared(&mut declarer, spec.sharing == Sharing::Group).await?;
+            }
+            match copy {
+                Some(queue) => {
+                    declarer
+                        .bind_queue(queue, &self.layout.exchange, spec.topic())
+                        .await?;
+                }
+                None => self.group(&mut declarer, spec).await?,
+            }
+            match declarer.take_faults().into_iter().next() {
+                None => break,
+                Some(_) if declares && !shared_too && declarer.lacks_exchange() => shared_too = true,
+                Some(fault) => return Err(fault.into()),
+            }
         }
-        self.group(&mut declarer, spec).await?;
-        if let Some(fault) = declarer.take_faults().into_iter().next() {
-            return Err(fault.into());
+        if !declares {
+            return Ok(());
         }
         self.state().shared_on = live.number;
         self.dead_letters(&mut declarer, spec).await?;

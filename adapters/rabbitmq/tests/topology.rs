@@ -11,8 +11,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use postrider_contract::{
-    Broker, ErrorKind, Event, Order, Outgoing, Problem, Settled, Settlement, Spec, Start, Topology, Verdict,
-    names,
+    Broker, ErrorKind, Event, Order, Outgoing, Problem, Settled, Settlement, Sharing, Spec, Start, Topology,
+    Verdict, names,
 };
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, lapin, lapin_to, message, open, publish, spec, unique};
@@ -192,32 +192,76 @@ async fn a_deleted_queue_is_waited_for_in_verify_mode() {
 #[tokio::test]
 async fn a_deleted_exchange_is_declared_and_bound_again() {
     let own = OwnBroker::start();
-    let broker = connect_to(&own.url()).await;
-    let mut sub = open(&broker, spec("t", "g")).await;
-    publish(&broker, "t", message("before")).await;
-    let before = sub.one().await;
-    sub.ack(&before).await;
-    let raw = lapin_to(&own.url_text()).await.create_channel().await.unwrap();
-    raw.exchange_delete("postrider".into(), ExchangeDeleteOptions::default())
+    for (topic, sharing) in [("shared", Sharing::Group), ("copied", Sharing::Broadcast)] {
+        let broker = connect_to(&own.url()).await;
+        let mut wishes = spec(topic, "g");
+        wishes.sharing = sharing;
+        let mut sub = open(&broker, wishes).await;
+        publish(&broker, topic, message("before")).await;
+        let before = sub.one().await;
+        sub.ack(&before).await;
+        delete_exchange(&own, "postrider").await;
+        let started = tokio::time::Instant::now();
+        loop {
+            let outgoing = Outgoing::to_topic(topic, message("after"));
+            match broker.publish(vec![outgoing]).await.remove(0) {
+                Ok(receipt) if receipt.received => break,
+                Ok(_) => {}
+                Err(error) => assert!(error.is_retryable(), "{error}"),
+            }
+            assert!(
+                started.elapsed() < Duration::from_secs(45),
+                "the listener binds again"
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        println!("bound again after {:?}", started.elapsed());
+        let came = sub.one().await;
+        assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("after"));
+        broker.close(PATIENCE).await.unwrap();
+    }
+}
+
+/// Nobody publishes by Postrider: whoever consumes declares the exchange again.
+#[tokio::test]
+async fn a_deleted_exchange_is_declared_again_by_those_who_consume() {
+    let own = OwnBroker::start();
+    let retry = format!("{}i.retried.g", "0.".repeat(20));
+    for (topic, sharing, exchange, key) in [
+        ("retried", Sharing::Group, "postrider.delay.out", retry.as_str()),
+        ("shared", Sharing::Group, "postrider", "shared"),
+        ("copied", Sharing::Broadcast, "postrider", "copied"),
+    ] {
+        let broker = connect_to(&own.url()).await;
+        let mut wishes = spec(topic, "g");
+        wishes.sharing = sharing;
+        let mut sub = open(&broker, wishes).await;
+        delete_exchange(&own, exchange).await;
+        let raw = lapin_to(&own.url_text()).await;
+        let deadline = tokio::time::Instant::now() + 2 * PATIENCE;
+        loop {
+            // As long as there is no exchange this ends the channel.
+            let channel = raw.create_channel().await.unwrap();
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default();
+            let sent = channel.basic_publish(exchange.into(), key.into(), options, b"m", properties);
+            sent.await.unwrap();
+            if sub.within(Duration::from_secs(1)).await.is_some() {
+                break;
+            }
+            let now = tokio::time::Instant::now();
+            assert!(now < deadline, "`{exchange}` comes back to `{topic}`");
+        }
+        broker.close(PATIENCE).await.unwrap();
+    }
+}
+
+async fn delete_exchange(own: &OwnBroker, exchange: &str) {
+    let channel = lapin_to(&own.url_text()).await.create_channel().await.unwrap();
+    channel
+        .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
         .await
         .unwrap();
-    let started = tokio::time::Instant::now();
-    loop {
-        let outgoing = Outgoing::to_topic("t", message("after"));
-        match broker.publish(vec![outgoing]).await.remove(0) {
-            Ok(receipt) if receipt.received => break,
-            Ok(_) => {}
-            Err(error) => assert!(error.is_retryable(), "{error}"),
-        }
-        assert!(
-            started.elapsed() < Duration::from_secs(45),
-            "the listener binds again"
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    println!("bound again after {:?}", started.elapsed());
-    let came = sub.one().await;
-    assert_eq!(came.message.headers.get_str(names::MESSAGE_ID), Some("after"));
 }
 
 /// What an instance looks through it has in its hands, and others that look then see nothing of theirs for ten seconds.
