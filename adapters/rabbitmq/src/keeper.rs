@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
+use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use postrider_contract::{Backoff, Error, ErrorKind, Order, Sharing};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::fault;
 use crate::line::{answer, open_channel};
 use crate::link::Live;
+use crate::own_queue::OwnQueue;
 use crate::properties::short;
 use crate::quarantine;
 use crate::subscription::Subscribed;
@@ -68,7 +69,21 @@ pub(crate) struct End {
 pub(crate) async fn keep(
     subscribed: Arc<Subscribed>,
     news: mpsc::UnboundedSender<News>,
+    ended: mpsc::UnboundedReceiver<End>,
+) {
+    let mut copy = None;
+    keep_open(&subscribed, news, ended, &mut copy).await;
+    // A connection that is closed takes it along.
+    if let Some(copy) = copy.filter(|_| !subscribed.shared.is_closed()) {
+        copy.delete().await;
+    }
+}
+
+async fn keep_open(
+    subscribed: &Arc<Subscribed>,
+    news: mpsc::UnboundedSender<News>,
     mut ended: mpsc::UnboundedReceiver<End>,
+    copy: &mut Option<OwnQueue>,
 ) {
     let shared = subscribed.shared.clone();
     let mut failures = 0u32;
@@ -81,15 +96,15 @@ pub(crate) async fn keep(
         }
         let opened = tokio::select! {
             () = shared.closing() => return,
-            opened = open(&subscribed, first) => opened,
+            opened = open(subscribed, first, copy) => opened,
         };
         match opened {
             Ok((flow, live)) => {
                 first = false;
                 let since = Instant::now();
                 let epoch = flow.epoch;
-                let lifting = lift(&subscribed, &flow, &news);
-                let resting = rest(&subscribed, &flow);
+                let lifting = lift(subscribed, &flow, &news);
+                let resting = rest(subscribed, &flow);
                 let queue = flow.queue.clone();
                 if news.send(News::Open(flow)).is_err() {
                     return;
@@ -97,8 +112,8 @@ pub(crate) async fn keep(
                 let end = tokio::select! {
                     () = shared.closing() => None,
                     end = wait_for_end(&mut ended, epoch) => end,
-                    () = assure(&subscribed, &live, &queue) => None,
-                    () = bring_back(&subscribed) => None,
+                    () = assure(subscribed, &live, &queue) => None,
+                    () = bring_back(subscribed) => None,
                     () = subscribed.flush_in_time() => None,
                     () = lifting => None,
                     () = resting => None,
@@ -303,7 +318,11 @@ async fn bring_back(subscribed: &Subscribed) {
 }
 
 /// Opens a channel that delivers. `first`: the topology was planned just now.
-async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Error> {
+async fn open(
+    subscribed: &Subscribed,
+    first: bool,
+    copy: &mut Option<OwnQueue>,
+) -> Result<(Flow, Live), Error> {
     let shared = &subscribed.shared;
     let spec = &subscribed.spec;
     let alone = shared.quarantine.is_on();
@@ -312,7 +331,11 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
     } else {
         shared.intake.clone()
     };
-    let live = link.get().await?;
+    copy.take_if(|copy| copy.is_gone());
+    let live = match copy {
+        Some(copy) => copy.live.clone(),
+        None => link.get().await?,
+    };
     // Apart, only the same channel is opened again.
     if !first && !alone && !subscribed.is_broadcast() {
         shared.topology.again(&live, spec, None, false).await?;
@@ -329,9 +352,9 @@ async fn open(subscribed: &Subscribed, first: bool) -> Result<(Flow, Live), Erro
             short(&shared.topology.layout().queue(spec.topic(), &spec.group, ordered))?
         }
         Sharing::Broadcast => {
-            let queue = own_copy(&channel).await.map_err(opening)?;
-            let copy = Some(queue.as_str());
-            shared.topology.again(&live, spec, copy, false).await?;
+            let queue = OwnQueue::declare(copy, &live, &channel).await.map_err(opening)?;
+            let bound = Some(queue.as_str());
+            shared.topology.again(&live, spec, bound, false).await?;
             queue
         }
     };
@@ -363,15 +386,4 @@ pub(crate) async fn consume(
     let consumer = answer(channel, consuming).await?;
     tracing::debug!(listener = %subscribed.spec.listener, %queue, "consuming");
     Ok(consumer)
-}
-
-/// A queue that only this connection sees, and that ends with it.
-async fn own_copy(channel: &Channel) -> lapin::Result<ShortString> {
-    let options = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
-    };
-    let declaring = channel.queue_declare(ShortString::default(), options, FieldTable::default());
-    Ok(answer(channel, declaring).await?.name().clone())
 }

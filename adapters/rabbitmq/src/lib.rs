@@ -91,6 +91,7 @@ mod line;
 mod link;
 mod options;
 mod outgoing;
+mod own_queue;
 mod prefetch;
 mod properties;
 mod publish_loop;

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use lapin::Consumer;
 use lapin::options::BasicCancelOptions;
+use lapin::types::ShortString;
 use postrider_contract::{Delivery, Error, ErrorKind, Event, Origin, Position, Receiver, Token, return_path};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -31,6 +32,10 @@ pub(crate) struct RabbitReceiver {
     flow: Option<Flow>,
     /// Consumers from before a pause: what they fetched still comes.
     former: VecDeque<Consumer>,
+    /// The queue that deliveries came from last.
+    queue: Option<ShortString>,
+    /// What had arrived of a queue that may be gone with its connection.
+    kept: VecDeque<Delivery>,
     paused: bool,
     /// Told at the next calls: the end, in its parts, and where it was seen behind deliveries.
     later: VecDeque<Event>,
@@ -55,6 +60,8 @@ impl RabbitReceiver {
             ended,
             flow: None,
             former: VecDeque::new(),
+            queue: None,
+            kept: VecDeque::new(),
             paused: false,
             later: VecDeque::new(),
             over: None,
@@ -65,17 +72,25 @@ impl RabbitReceiver {
         match news {
             Some(News::Open(flow)) => {
                 self.former.clear();
-                let has_another_queue = self.subscribed.is_broadcast() && flow.epoch > 1;
+                let before = match self.queue.replace(flow.queue.clone()) {
+                    // What was in the former one is gone with it, and what was published until now.
+                    Some(former) if former != flow.queue => Some(Event::Gap { lost: None }),
+                    // Its connection lives: all that was not settled comes again.
+                    Some(_) if self.subscribed.is_broadcast() => {
+                        self.kept.clear();
+                        Some(revoked())
+                    }
+                    _ => None,
+                };
                 self.flow = Some(flow);
                 if self.paused && !self.stays_active() {
                     self.stop_fetching();
                 }
-                if has_another_queue {
-                    // What was in the former one is gone with it, and what was published until now.
-                    self.later.push_back(Event::Ready);
-                    return Ok(Event::Gap { lost: None });
-                }
-                Ok(Event::Ready)
+                let Some(before) = before else {
+                    return Ok(Event::Ready);
+                };
+                self.later.push_back(Event::Ready);
+                Ok(before)
             }
             Some(News::More(consumer)) => {
                 self.stop_fetching();
@@ -101,12 +116,9 @@ impl RabbitReceiver {
         self.leave();
         self.former.clear();
         if let Some(flow) = self.flow.take() {
-            // The queue of a broadcast instance is gone with its channel: nobody else gets what came from it.
+            // The queue of a broadcast instance may be gone with its connection: then nobody else gets what came from it.
             if !self.subscribed.is_broadcast() {
-                self.later.push_back(Event::Revoked {
-                    lanes: vec![LANE],
-                    deadline: Duration::ZERO,
-                });
+                self.later.push_back(revoked());
             }
             self.subscribed.end(flow.epoch);
             let _ = self.ended.send(End {
@@ -140,10 +152,14 @@ impl RabbitReceiver {
         self.lost(why.as_ref());
     }
 
-    /// Why a channel has ended, behind what it brought: that is stale.
+    /// Why a channel has ended, behind what it brought: that is stale, but where nobody else may get it.
     fn last_words(&mut self) -> Option<lapin::Error> {
         loop {
             match look(&mut self.former, self.flow.as_mut(), self.paused).now_or_never()? {
+                Look::Delivery(delivery) if self.subscribed.is_broadcast() => {
+                    let delivery = self.delivery(delivery);
+                    self.kept.extend(delivery);
+                }
                 Look::Delivery(_) => {}
                 Look::Ended(why) => return why,
             }
@@ -184,6 +200,10 @@ impl RabbitReceiver {
     /// Takes what is there, at most `max`.
     fn take(&mut self, max: usize, into: &mut Vec<Delivery>) {
         for _ in 0..max {
+            if let Some(delivery) = self.kept.pop_front() {
+                into.push(delivery);
+                continue;
+            }
             if self.subscribed.is_ordered()
                 && let Some(delivery) = self.subscribed.take_again()
             {
@@ -208,9 +228,11 @@ impl RabbitReceiver {
     }
 
     fn push(&self, delivery: lapin::message::Delivery, into: &mut Vec<Delivery>) {
-        let Some(token) = self.token(delivery.delivery_tag) else {
-            return;
-        };
+        into.extend(self.delivery(delivery));
+    }
+
+    fn delivery(&self, delivery: lapin::message::Delivery) -> Option<Delivery> {
+        let token = self.token(delivery.delivery_tag)?;
         let spec = &self.subscribed.spec;
         let exchange = delivery.exchange.as_str();
         // Only the adapter's own exchanges lead here: what a producer writes into a header, or publishes to a topic or
@@ -249,7 +271,7 @@ impl RabbitReceiver {
         if self.subscribed.is_ordered() {
             self.subscribed.out(&delivery);
         }
-        into.push(delivery);
+        Some(delivery)
     }
 
     /// Where order is kept the consumers outlive their receiver, until their channel is closed.
@@ -263,10 +285,10 @@ impl RabbitReceiver {
     }
 
     /// Where order is kept a pause does not cancel the consumer: the next instance would become the active one at once, and
-    /// be given what follows before what is still held here; the channel is closed once nothing is. Nor where the queue would
-    /// go with its only consumer. Nothing is asked for meanwhile, and the prefetch bounds what the broker sends.
+    /// be given what follows before what is still held here; the channel is closed once nothing is. Nothing is asked for
+    /// meanwhile, and the prefetch bounds what the broker sends.
     fn stays_active(&self) -> bool {
-        self.subscribed.is_ordered() || self.subscribed.is_broadcast()
+        self.subscribed.is_ordered()
     }
 
     /// Cancels the consumer. The frame is queued at the first poll, and the client library takes the answer by itself.
@@ -299,6 +321,14 @@ impl RabbitReceiver {
 impl Drop for RabbitReceiver {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+/// What was not settled comes again.
+fn revoked() -> Event {
+    Event::Revoked {
+        lanes: vec![LANE],
+        deadline: Duration::ZERO,
     }
 }
 

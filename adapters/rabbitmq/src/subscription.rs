@@ -231,7 +231,7 @@ impl Subscribed {
         self.spec.order == Order::ByKey
     }
 
-    /// Whether the queue is this instance's own, and gone with its channel: nothing of it comes again.
+    /// Whether the queue is this instance's own, and gone with its connection: then nothing of it comes again.
     pub(crate) fn is_broadcast(&self) -> bool {
         self.spec.sharing == Sharing::Broadcast
     }

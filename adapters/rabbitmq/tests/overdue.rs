@@ -6,9 +6,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_contract::{Broker, Event, Order, Settled, Verdict, names};
+use postrider_contract::{Broker, Event, Order, Settled, Sharing, Verdict, names};
 use support::own::OwnBroker;
-use support::{connect_to, message, open, publish, spec};
+use support::{Sub, connect_to, message, open, publish, spec};
 use tokio::time::{Instant, timeout, timeout_at};
 
 const MESSAGES: usize = 70;
@@ -141,5 +141,70 @@ async fn an_ordered_listener_fetches_more_again_under_a_backlog() {
         }
         held.extend(came);
         most = most.max(held.len());
+    }
+}
+
+/// A copy of its own with twice as much in its queue as is fetched.
+async fn copy(broker: &Arc<dyn Broker>) -> Sub {
+    let mut wishes = spec("t", "g");
+    wishes.sharing = Sharing::Broadcast;
+    wishes.in_flight = 8;
+    let sub = open(broker, wishes).await;
+    for n in 0..16 {
+        publish(broker, "t", message(&n.to_string())).await;
+    }
+    sub
+}
+
+/// Takes all of it, and nothing is told as lost.
+async fn takes_all(sub: &mut Sub) {
+    let until = Instant::now() + support::PATIENCE;
+    let mut handled = HashSet::new();
+    while handled.len() < 16 {
+        let mut came = Vec::new();
+        let next = timeout_at(until, sub.receiver.next(8, &mut came)).await;
+        let event = next.unwrap_or_else(|_| panic!("{} came", handled.len()));
+        assert!(!matches!(event, Ok(Event::Gap { .. })), "{event:?}");
+        for delivery in came {
+            sub.ack(&delivery).await;
+            let id = delivery.message.headers.get_str(names::MESSAGE_ID);
+            handled.insert(id.unwrap().to_owned());
+        }
+    }
+}
+
+/// Nobody else has what waits for a `broadcast` listener that is paused for longer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_pause_takes_nothing_from_a_copy() {
+    let (_own, broker) = impatient().await;
+    let mut sub = copy(&broker).await;
+    sub.receiver.pause(true).await;
+    let mut none = Vec::new();
+    let told = timeout(Duration::from_secs(4), sub.receiver.next(0, &mut none)).await;
+    assert!(told.is_err(), "{told:?}");
+    sub.receiver.pause(false).await;
+    takes_all(&mut sub).await;
+}
+
+/// Its queue outlives the channel, and goes with the subscription.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_channel_takes_nothing_from_a_copy() {
+    let (own, broker) = impatient().await;
+    let mut sub = copy(&broker).await;
+    let too_slow = sub.one().await;
+    sub.until(|event| matches!(event, Event::Degraded(_))).await;
+    sub.until(|event| matches!(event, Event::Revoked { .. })).await;
+    sub.until(|event| matches!(event, Event::Ready)).await;
+    let late = sub.settle(&too_slow, Verdict::Release).await;
+    assert!(matches!(late, Settled::Stale), "{late:?}");
+    takes_all(&mut sub).await;
+
+    drop(sub);
+    let until = Instant::now() + support::PATIENCE;
+    while own
+        .rabbitmqctl(&["-q", "list_queues", "-p", "postrider", "name"])
+        .contains("amq.gen")
+    {
+        assert!(Instant::now() < until, "nobody reads it any more");
     }
 }
