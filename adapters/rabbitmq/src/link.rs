@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
@@ -27,14 +27,12 @@ const GOOD: Duration = Duration::from_secs(5);
 /// starting may refuse for a moment.
 const REFUSALS: u32 = 3;
 
-/// Numbers connections, from 1.
-static NUMBER: AtomicU32 = AtomicU32::new(1);
-
-/// A live connection and its number in this process.
+/// A live connection.
 #[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) connection: Arc<Connection>,
-    pub(crate) number: u32,
+    /// What all groups share was declared since it was opened.
+    pub(crate) declared: Arc<AtomicBool>,
 }
 
 /// Keeps one connection.
@@ -50,7 +48,8 @@ pub(crate) struct Link {
 struct State {
     live: Option<Live>,
     since: Option<Instant>,
-    number: u32,
+    /// A connection worked before.
+    worked: bool,
     failures: u32,
     refusals: u32,
     /// Hosts, by their places, from which an attempt got no answer.
@@ -125,12 +124,12 @@ impl Link {
         }
         match self.attempt(&mut state.silent).await {
             Ok(connection) => {
-                state.number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                state.worked = true;
                 state.since = Some(Instant::now());
                 state.refusals = 0;
                 let live = Live {
                     connection: Arc::new(connection),
-                    number: state.number,
+                    declared: Arc::default(),
                 };
                 state.live = Some(live.clone());
                 Ok(live)
@@ -245,8 +244,8 @@ impl State {
             return error;
         }
         self.refusals += 1;
-        if self.number == 0 || self.refusals >= REFUSALS {
-            if self.number > 0 {
+        if !self.worked || self.refusals >= REFUSALS {
+            if self.worked {
                 self.over = Some(error.clone());
             }
             return error;

@@ -1,6 +1,7 @@
 //! Declares, or only checks, what the listeners need.
 
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use lapin::ExchangeKind;
@@ -27,8 +28,6 @@ struct State {
     mode: Option<Mode>,
     planned: Vec<Spec>,
     dead_letters: HashSet<Arc<str>>,
-    /// The connection on which the shared part was declared.
-    shared_on: u32,
 }
 
 impl Topology {
@@ -91,9 +90,8 @@ impl Topology {
             tell(&spec.listener, ended, &mut declarer);
         }
         if problems.is_empty() {
-            let mut state = self.state();
-            state.shared_on = live.number;
-            state.planned = specs.to_vec();
+            live.declared.store(true, Ordering::Relaxed);
+            self.state().planned = specs.to_vec();
         }
         (problems, may_pass)
     }
@@ -113,7 +111,7 @@ impl Topology {
         }
         let _busy = self.busy.lock().await;
         let mut declarer = Declarer::new(live, Mode::Declare);
-        let mut shared_too = declares && (shared_too || self.state().shared_on != live.number);
+        let mut shared_too = declares && (shared_too || !live.declared.load(Ordering::Relaxed));
         loop {
             if shared_too {
                 self.shared(&mut declarer, spec.sharing == Sharing::Group).await?;
@@ -135,7 +133,10 @@ impl Topology {
         if !declares {
             return Ok(());
         }
-        self.state().shared_on = live.number;
+        // For others there is no ladder.
+        if spec.sharing == Sharing::Group {
+            live.declared.store(true, Ordering::Relaxed);
+        }
         self.dead_letters(&mut declarer, spec).await?;
         let (for_now, for_good): (Vec<_>, Vec<_>) =
             declarer.take_faults().into_iter().partition(Fault::may_pass);
@@ -392,3 +393,6 @@ impl Topology {
 fn needs_the_ladder(specs: &[Spec]) -> bool {
     specs.iter().any(|spec| spec.sharing == Sharing::Group)
 }
+
+#[cfg(test)]
+mod tests;
