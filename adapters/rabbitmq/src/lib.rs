@@ -63,6 +63,10 @@
 //!   server waits for its own confirms (`dead_letter_worker_publisher_confirm_timeout`, 180 s; seen on 3.10). Nothing is
 //!   lost. With `[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 5000}]}].` in its `advanced.config` it is
 //!   seconds.
+//! - **No limit of length.** No policy with `max-length` or `max-length-bytes` may match the queue of a group or of the
+//!   ladder. A full queue refuses also the retries that come due for it. The broker holds 32 of these at most for each level
+//!   of the ladder, and sends them again after three minutes: as long as they are refused, no listener in the virtual host
+//!   gets a retry that has to leave that level (seen on 3.10). Nothing is lost.
 //! - **A broker that is killed just after a first deployment.** RabbitMQ 3.10 writes down some half a second late that it has
 //!   a new quorum queue or its first stream. Killed before that, it never answers about that queue again, to no client: the
 //!   listener stays degraded and says so. `rabbitmqctl delete_queue` and a restart of the listener mend it; nothing
