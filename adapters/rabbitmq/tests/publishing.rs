@@ -107,11 +107,7 @@ async fn a_blocked_broker_holds_publishes_back_and_not_settlements() {
     let (kind, text) = send(&broker, "second").await.unwrap_err();
     assert_eq!(kind, ErrorKind::Unavailable, "{text}");
     assert!(text.contains("memory or disk"), "{text}");
-    assert!(
-        started.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
     sub.ack(&held).await;
     let next = sub.one().await;
     sub.ack(&next).await;
@@ -141,11 +137,7 @@ async fn a_blocked_connection_is_closed_at_once() {
     drop(sub);
     let started = Instant::now();
     broker.close(PATIENCE).await.unwrap();
-    assert!(
-        started.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < PATIENCE / 2, "{:?}", started.elapsed());
     // The others are told goodbye.
     let left = own.rabbitmqctl(&["-q", "list_connections", "client_properties"]);
     assert!(!left.contains("(receive)"), "{left}");
@@ -161,18 +153,12 @@ async fn a_confirm_that_never_comes_is_unconfirmed() {
     let before = sub.one().await;
     sub.ack(&before).await;
     own.verb("pause");
-    let started = Instant::now();
     let answers = broker
         .publish(vec![
             Outgoing::to_topic("t", message("one")),
             Outgoing::to_topic("t", message("two")),
         ])
         .await;
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        started.elapsed()
-    );
     for (answer, id) in answers.iter().zip(["one", "two"]) {
         let error = answer.as_ref().unwrap_err();
         assert_eq!(
@@ -180,6 +166,8 @@ async fn a_confirm_that_never_comes_is_unconfirmed() {
             (ErrorKind::Unconfirmed, Some(id)),
             "{error}"
         );
+        // Not because the connection was given up.
+        assert!(error.to_string().contains("within `publish_timeout`"), "{error}");
     }
     // Longer than the heartbeats: both sides give the connection up.
     tokio::time::sleep(Duration::from_secs(8)).await;

@@ -3,7 +3,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use postrider_conformance::{Harness, async_trait};
 use postrider_contract::{Broker, Error};
@@ -22,9 +21,7 @@ impl Harness for Own {
     }
 
     async fn restart(&self) -> bool {
-        // RabbitMQ 3.10 writes down within half a second that it has a new quorum queue. Killed before that, it answers
-        // nothing about the queue any more, to no client.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        self.0.write_down();
         self.0.verb("kill");
         self.0.up();
         true

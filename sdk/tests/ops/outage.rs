@@ -65,8 +65,10 @@ async fn outage(broker: &'static str) {
     let running = app.listen(listeners![outlives]).start().await.unwrap();
     running.ready().await.unwrap();
     assert_eq!(get(running.ops_address().unwrap(), "/health/ready").await.0, 200);
-    // RabbitMQ 3.10 loses a quorum queue that was declared less than a second before the kill; nothing tells when it is kept.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let declared = own.clone();
+    tokio::task::spawn_blocking(move || declared.write_down())
+        .await
+        .unwrap();
     for (round, down, up) in [(1, "kill", &["start", "wait"][..]), (2, "pause", &["resume"])] {
         verb(&own, down).await;
         told_while_down(&running, down).await;

@@ -153,6 +153,17 @@ impl OwnBroker {
         self.ctl(&[&["cli", self.server.name()], arguments].concat())
     }
 
+    /// Has it write down what was declared, where a kill would take that along: RabbitMQ 3.10 writes down some half a second late
+    /// that it has a new quorum queue, and killed before that answers nothing about the queue any more, to no client.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn write_down(&self) {
+        if let Server::Rabbitmq = self.server {
+            self.cli(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
+        }
+    }
+
     /// `tests/brokers/ctl` with these arguments, for this broker, to be run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let ctl = std::env::var("POSTRIDER_TEST_CTL")
