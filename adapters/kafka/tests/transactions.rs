@@ -90,3 +90,38 @@ async fn what_ends_a_transaction_does_not_wait_and_is_not_lost() {
     assert_eq!(text(&got[0]), "3");
     broker.close(PATIENCE).await.unwrap();
 }
+
+/// The group was away, what it had not read is deleted, and of what is left the first is no message.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_gone_before_the_end_of_a_transaction_is_told() {
+    let (topic, broker) = (unique("transactions"), connect_with("&partitions=1").await);
+    let spec = spec(&topic, "g");
+    let mut listener = open(&broker, spec.clone()).await;
+    publish(&broker, &topic, &["1"]).await;
+    assert_eq!(text(&listener.drain(1, PATIENCE).await[0]), "1");
+    broker.close(PATIENCE).await.unwrap();
+    let producer = producer(&url_with(""), &topic);
+    send(&producer, &topic, "gone");
+    producer.commit_transaction(PATIENCE).unwrap();
+    let mut first = TopicPartitionList::new();
+    first.add_partition_offset(&topic, 0, Offset::Offset(2)).unwrap();
+    let deleted = admin(&url_with(""))
+        .delete_records(&first, &AdminOptions::new())
+        .await;
+    println!("{deleted:?}");
+
+    let broker = connect().await;
+    let mut listener = open(&broker, spec).await;
+    let told = async {
+        loop {
+            let event = listener.receiver.next(1, &mut Vec::new()).await.unwrap();
+            if let Event::Gap { lost } = event {
+                return lost;
+            }
+        }
+    };
+    let lost = tokio::time::timeout(PATIENCE, told).await.expect("it is told");
+    // The end of the transaction is counted, too.
+    assert_eq!(lost, Some(2));
+    broker.close(PATIENCE).await.unwrap();
+}

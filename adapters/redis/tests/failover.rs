@@ -80,6 +80,28 @@ async fn a_read_that_is_forgotten_brings_an_ordered_group_nothing_twice() {
     assert_eq!((status.waiting, status.unsettled), (Some(0), Some(0)));
 }
 
+/// What was acknowledged since counts as new, too, and must not come behind what is here.
+#[tokio::test]
+async fn a_read_that_is_forgotten_with_its_acknowledgement_sets_an_ordered_group_back() {
+    let own = Own::start(&[]);
+    let topic = unique("both");
+    let broker = connect(&own.streams(""), "a").await;
+    let mut open = open(&broker, ordered(&topic)).await;
+    publish(&broker, &topic, (1..=3).map(|n| n.to_string())).await;
+    let got = open.receive(3).await;
+    open.ack(&got[0]).await;
+    open.ack(&got[1]).await;
+    own.tell(&format!("XACK {topic} g {}", id(&got[2]))).await;
+    own.tell(&format!("XGROUP SETID {topic} g {}", id(&got[0]))).await;
+    cut(&own, &mut open).await;
+    assert_eq!(texts(&open.receive(2).await), ["2", "3"]);
+    assert!(
+        open.news.iter().any(|news| news.starts_with("Revoked")),
+        "{:?}",
+        open.news
+    );
+}
+
 /// The end of the stream lies before what was read last. What is there was read, too.
 #[tokio::test]
 async fn a_broadcast_listener_reads_nothing_twice_from_a_stream_without_its_end() {

@@ -349,10 +349,15 @@ impl State {
 
     /// All messages of a partition before this offset have been accepted.
     pub(super) fn pass(&mut self, topic: &str, partition: i32, offset: i64) {
-        let lane = self
-            .lane_of(topic, partition)
-            .and_then(|id| self.lanes.get_mut(id));
-        if let Some(lane) = lane.filter(|lane| lane.delivers() && !lane.rewinding)
+        let Some(id) = self.lane_of(topic, partition) else {
+            return;
+        };
+        let may = |lane: &&mut Lane| lane.delivers() && !lane.rewinding;
+        let is_behind_a_gap = |lane: &mut Lane| lane.reset.is_some_and(|reset| reset < offset);
+        if self.lanes.get_mut(id).filter(may).is_some_and(is_behind_a_gap) {
+            self.tell_gap(id, offset);
+        }
+        if let Some(lane) = self.lanes.get_mut(id).filter(may)
             && lane.tracker.pass(offset)
         {
             lane.dirty = true;

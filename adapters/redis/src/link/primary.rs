@@ -92,11 +92,11 @@ impl Link {
             return self.open(0, false).await;
         }
         let until = Instant::now() + self.settings.connect_timeout;
-        let Shared { host, generation, .. } = self.shared(until).await?;
+        let Shared { host, .. } = self.shared(until).await?;
         let opened = self.open(host, false).await;
         if opened.is_err() {
-            // As above. Whoever only receives sends nothing that would be refused.
-            self.lost(generation);
+            // Whoever only receives sends nothing that would be refused.
+            let _ = self.still_at(host).await;
         }
         opened
     }

@@ -1,7 +1,7 @@
 //! Ordered groups: one instance reads for all of them, by a lease that it renews; the others stand by. Every read checks
 //! the lease on the server, so that a former leader that wakes up reads nothing, nor does a read that arrives late.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use postrider_contract::Error;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::fields::bytes;
 use crate::link::COMMAND;
 use crate::scripts::Name;
-use crate::subscription::entry::Stream;
+use crate::subscription::entry::{Entry, Stream};
 use crate::subscription::lease::Lease;
 use crate::subscription::reader::{Reader, Session};
 use crate::subscription::table::Place;
@@ -61,9 +61,8 @@ impl Reader {
                         // First what the former leader left, in its order; only then what is new.
                         let known = self.table.known();
                         session.backlog = self.pending(None).await?;
-                        if is_set_back(&session.backlog, &known) {
-                            tracing::warn!(topic = %self.source.topic, group = %self.source.group, "the server has forgotten acknowledgements: what came after them is handled again");
-                            self.table.revoke(true);
+                        if is_set_back(session.backlog.iter().copied(), &known) {
+                            self.set_back();
                             self.table.lead_until(sent + self.lease);
                             session.backlog = self.pending(None).await?;
                         }
@@ -87,6 +86,14 @@ impl Reader {
             return self.take_from_backlog(session, room).await;
         }
         self.read_as_leader(session, lease, room).await
+    }
+
+    fn set_back(&self) {
+        tracing::warn!(
+            topic = %self.source.topic, group = %self.source.group,
+            "the server has forgotten acknowledgements: what came after them is handled again",
+        );
+        self.table.revoke(true);
     }
 
     async fn read_as_leader(&self, session: &mut Session, lease: &Lease, room: usize) -> Result<(), Error> {
@@ -114,6 +121,12 @@ impl Reader {
             self.pages.came(&entries);
             // Where a failover has forgotten a read, what is here already comes once more.
             let known = self.table.known();
+            if is_set_back(entries.iter().map(Entry::place), &known) {
+                // They are pending now: in their order, as for a new leader.
+                self.set_back();
+                session.courted = None;
+                return Ok(());
+            }
             entries.retain(|entry| !known.contains(&entry.place()));
             self.table.add(epoch, entries, sent + self.lease);
             return Ok(());
@@ -165,10 +178,16 @@ impl Reader {
 
 /// Whether something is pending that was not known, before something that was. What a lost connection leaves comes after it;
 /// what was acknowledged comes before, where a failover has forgotten that.
-fn is_set_back(pending: &VecDeque<Place>, known: &HashSet<Place>) -> bool {
-    [Stream::Topic, Stream::Inbox].into_iter().any(|stream| {
-        let newest = known.iter().filter(|(of, _)| *of == stream).max();
-        let mut pending = pending.iter().filter(|(of, _)| *of == stream);
-        pending.any(|place| Some(place) < newest && !known.contains(place))
+fn is_set_back(mut pending: impl Iterator<Item = Place>, known: &HashSet<Place>) -> bool {
+    let newest = [Stream::Topic, Stream::Inbox].map(|stream| {
+        let of_it = known.iter().copied().filter(|(of, _)| *of == stream);
+        of_it.max()
+    });
+    pending.any(|place| {
+        let is_before = newest
+            .iter()
+            .flatten()
+            .any(|last| last.0 == place.0 && place < *last);
+        is_before && !known.contains(&place)
     })
 }
