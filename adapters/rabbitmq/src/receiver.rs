@@ -11,7 +11,7 @@ use lapin::options::BasicCancelOptions;
 use lapin::types::ShortString;
 use postrider_contract::{Delivery, Error, ErrorKind, Event, Origin, Position, Receiver, Token, return_path};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::fault;
 use crate::keeper::{self, End, Flow, News};
@@ -20,8 +20,6 @@ use crate::layout::{INBOX, LADDER};
 use crate::properties;
 use crate::subscription::Subscribed;
 
-/// All of a channel is lost at once.
-const LANE: u32 = 0;
 /// How often a channel is looked at while nothing may be taken from it.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -32,8 +30,13 @@ pub(crate) struct RabbitReceiver {
     flow: Option<Flow>,
     /// Consumers from before a pause: what they fetched still comes.
     former: VecDeque<Consumer>,
-    /// The queue that deliveries came from last.
+    /// The queue that deliveries came from last, and since when on this channel.
     queue: Option<ShortString>,
+    since: Instant,
+    /// All of a channel is lost at once. What is in hand of a broadcast's former queue is not, so the next one has the other lane.
+    lane: u32,
+    /// How often in a row something of that queue was unsettled for too long. One of a broadcast counts nothing itself.
+    overdue: u32,
     /// What had arrived of a queue that may be gone with its connection.
     kept: VecDeque<Delivery>,
     paused: bool,
@@ -61,6 +64,9 @@ impl RabbitReceiver {
             flow: None,
             former: VecDeque::new(),
             queue: None,
+            since: Instant::now(),
+            lane: 0,
+            overdue: 0,
             kept: VecDeque::new(),
             paused: false,
             later: VecDeque::new(),
@@ -72,13 +78,17 @@ impl RabbitReceiver {
         match news {
             Some(News::Open(flow)) => {
                 self.former.clear();
+                self.since = Instant::now();
                 let before = match self.queue.replace(flow.queue.clone()) {
                     // What was in the former one is gone with it, and what was published until now.
-                    Some(former) if former != flow.queue => Some(Event::Gap { lost: None }),
+                    Some(former) if former != flow.queue => {
+                        (self.lane, self.overdue) = (1 - self.lane, 0);
+                        Some(Event::Gap { lost: None })
+                    }
                     // Its connection lives: all that was not settled comes again.
                     Some(_) if self.subscribed.is_broadcast() => {
-                        self.kept.clear();
-                        Some(revoked())
+                        self.kept.retain(|kept| kept.token.lane != self.lane);
+                        Some(revoked(self.lane))
                     }
                     _ => None,
                 };
@@ -118,13 +128,18 @@ impl RabbitReceiver {
         if let Some(flow) = self.flow.take() {
             // The queue of a broadcast instance may be gone with its connection: then nobody else gets what came from it.
             if !self.subscribed.is_broadcast() {
-                self.later.push_back(revoked());
+                self.later.push_back(revoked(self.lane));
             }
             self.subscribed.end(flow.epoch);
+            let overdue = why.is_some_and(fault::is_overdue);
+            if overdue {
+                let in_a_row = self.since.elapsed() < 2 * self.subscribed.shared.settings.consumer_timeout;
+                self.overdue = if in_a_row { self.overdue + 1 } else { 1 };
+            }
             let _ = self.ended.send(End {
                 epoch: flow.epoch,
                 unparsable: self.subscribed.shared.quarantine.note(why),
-                overdue: why.is_some_and(fault::is_overdue),
+                overdue,
             });
         }
         if why.is_none() && self.subscribed.rests() {
@@ -221,7 +236,7 @@ impl RabbitReceiver {
 
     fn token(&self, tag: u64) -> Option<Token> {
         self.flow.as_ref().map(|flow| Token {
-            lane: LANE,
+            lane: self.lane,
             epoch: flow.epoch,
             seq: tag,
         })
@@ -250,11 +265,11 @@ impl RabbitReceiver {
         } else {
             Origin::Topic
         };
-        // The count of a first delivery is none of this queue's: somebody else wrote it.
-        let redeliveries = if delivery.redelivered {
-            inbound.redeliveries
-        } else {
-            0
+        // The count of a first delivery is none of this queue's, nor one in a broadcast's: somebody else wrote it.
+        let redeliveries = match delivery.redelivered {
+            true if self.subscribed.is_broadcast() => self.overdue,
+            true => inbound.redeliveries,
+            false => 0,
         };
         let delivery = Delivery {
             token,
@@ -325,9 +340,9 @@ impl Drop for RabbitReceiver {
 }
 
 /// What was not settled comes again.
-fn revoked() -> Event {
+fn revoked(lane: u32) -> Event {
     Event::Revoked {
-        lanes: vec![LANE],
+        lanes: vec![lane],
         deadline: Duration::ZERO,
     }
 }

@@ -208,3 +208,40 @@ async fn a_lost_channel_takes_nothing_from_a_copy() {
         assert!(Instant::now() < until, "nobody reads it any more");
     }
 }
+
+/// What is in hand for too long comes again each time, and the queue itself counts nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_copy_holds_for_too_long_is_counted() {
+    let (own, _) = impatient().await;
+    let broker = connect_to(&own.url()).await;
+    let mut sub = copy(&broker).await;
+    for expected in 0..4 {
+        let too_slow = sub.one().await;
+        assert_eq!(too_slow.redeliveries, Some(expected));
+        sub.until(|event| matches!(event, Event::Degraded(_))).await;
+        sub.waiting.clear();
+        sub.until(|event| matches!(event, Event::Revoked { .. })).await;
+        sub.until(|event| matches!(event, Event::Ready)).await;
+    }
+}
+
+/// What came of a queue that is gone stays in hand, also when the channel of the next one is lost: nobody else gets it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_former_copy_is_not_revoked() {
+    let (own, _) = impatient().await;
+    let broker = connect_to(&own.url()).await;
+    let mut sub = copy(&broker).await;
+    let of_the_former = sub.one().await;
+    own.rabbitmqctl(&["close_all_user_connections", "guest", "for a test"]);
+    sub.until(|event| matches!(event, Event::Gap { .. })).await;
+    sub.until(|event| matches!(event, Event::Ready)).await;
+    sub.waiting.clear();
+    publish(&broker, "t", message("next")).await;
+    let of_the_next = sub.one().await;
+    let revoked = sub.until(|event| matches!(event, Event::Revoked { .. })).await;
+    let Event::Revoked { lanes, .. } = revoked else {
+        unreachable!("it is asked for above");
+    };
+    assert_eq!(lanes, [of_the_next.token.lane]);
+    assert_ne!(lanes, [of_the_former.token.lane]);
+}

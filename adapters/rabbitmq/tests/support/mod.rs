@@ -106,7 +106,7 @@ pub fn dead(message: &Message, topic: &str, group: &str) -> Outgoing {
 pub struct Sub {
     pub receiver: Box<dyn Receiver>,
     pub settler: Arc<dyn Settler>,
-    waiting: Vec<Delivery>,
+    pub waiting: Vec<Delivery>,
 }
 
 /// Declares and opens one, ready.
