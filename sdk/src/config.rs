@@ -209,7 +209,14 @@ impl Config {
             .collect();
         let single = |name: &str| name.replace("__", "_").to_ascii_uppercase();
         let meant = |other: &String| {
-            let right = right.iter().find(|right| single(right) == single(other))?;
+            let one = single(other);
+            let broker = one.strip_prefix("POSTRIDER_BROKER_");
+            if let Some(broker) = broker.and_then(|rest| rest.strip_suffix("_URL")) {
+                return Some(format!(
+                    "{other} is not read: write {PREFIX}BROKER__{broker}__URL"
+                ));
+            }
+            let right = right.iter().find(|right| single(right) == one)?;
             Some(format!("{other} is not read: write {right}"))
         };
         self.others.iter().filter_map(meant).collect()

@@ -103,6 +103,7 @@ fn every_mistake_is_reported_with_its_place() {
         ("POSTRIDER__BROKER__URL", "kafka://k"),
         ("POSTRIDER_RESERVE_STOCK_CONCURRENCY", "16"),
         ("POSTRIDER_APP__NAME", "shop"),
+        ("POSTRIDER_BROKER_AUDIT_URL", "kafka://k"),
         ("POSTRIDER_SERVICE_PORT", "80"),
     ]);
     let mut problems = config.unknown(&["reserve_stock"]);
@@ -116,6 +117,7 @@ fn every_mistake_is_reported_with_its_place() {
         "POSTRIDER__BROKER__URL: the main broker is the one in BROKER_URL",
         "POSTRIDER_RESERVE_STOCK_CONCURRENCY is not read: write POSTRIDER__RESERVE_STOCK__CONCURRENCY",
         "POSTRIDER_APP__NAME is not read: write POSTRIDER__APP__NAME",
+        "POSTRIDER_BROKER_AUDIT_URL is not read: write POSTRIDER__BROKER__AUDIT__URL",
     ] {
         assert!(text.contains(part), "{text}");
     }

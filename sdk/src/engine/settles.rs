@@ -105,7 +105,15 @@ impl Verdicts {
         let Some(first) = self.batch.iter().position(emits) else {
             return;
         };
-        let end = first + self.batch[first..].iter().take_while(|it| emits(it)).count();
+        // What goes to one place is confirmed in its order, or refused alike; to another, it knows nothing of the first.
+        let same = |it: &&Settlement| match (&it.verdict, &self.batch[first].verdict) {
+            (Verdict::Ack { emit }, Verdict::Ack { emit: of_first }) => emit
+                .iter()
+                .map(|one| &one.to)
+                .eq(of_first.iter().map(|one| &one.to)),
+            _ => false,
+        };
+        let end = first + self.batch[first..].iter().take_while(same).count();
         let published = self.whats[first..end]
             .iter()
             .filter(|&&what| what == What::Handled)
@@ -355,16 +363,17 @@ mod tests {
 
     #[test]
     fn what_emits_has_a_call_of_its_own_but_where_order_is_kept() {
-        let apart = [vec![vec![0, 3, 4]], vec![vec![1, 2, 5]]];
-        let together = [vec![vec![0, 1, 2], vec![3, 4, 5]], vec![]];
+        let apart = [vec![vec![0, 3, 4]], vec![vec![1, 2, 5, 6]]];
+        let together = [vec![vec![0, 1], vec![2], vec![3, 4, 5, 6]], vec![]];
         for (is_together, expected) in [(false, apart), (true, together)] {
             let settles = Settles::new(false, is_together);
             let mut verdicts = Sorted::new(is_together);
-            for seq in 0..6 {
+            for seq in 0..7 {
                 let delivery = delivery(0, seq);
                 let mut emit = Vec::new();
-                if [1, 2, 5].contains(&seq) {
-                    emit.push(Outgoing::to_topic("t", Message::new("x")));
+                if [1, 2, 5, 6].contains(&seq) {
+                    let topic = if seq == 2 { "elsewhere" } else { "t" };
+                    emit.push(Outgoing::to_topic(topic, Message::new("x")));
                 }
                 // The second is a dead letter's copy, or the like.
                 let what = if seq == 1 { What::Released } else { What::Handled };
@@ -386,7 +395,7 @@ mod tests {
                     }
                     let seqs: Vec<u64> = taken.batch.iter().map(|it| it.token.seq).collect();
                     let emitting: Vec<u64> = taken.emitting.iter().map(|(it, _)| it.token.seq).collect();
-                    let published = seqs.iter().copied().filter(|seq| [2, 5].contains(seq));
+                    let published = seqs.iter().copied().filter(|seq| [2, 5, 6].contains(seq));
                     assert_eq!(emitting, published.collect::<Vec<_>>());
                     assert_eq!(taken.whats.len(), seqs.len());
                     calls.push(seqs);
