@@ -307,6 +307,7 @@ fn launch(
     let settings = &listener.resolved.settings;
     let spec = &listener.spec;
     let lanes = settings.concurrency as usize;
+    let queues = if settings.ordered { lanes } else { 1 };
     let work = Arc::new(Work {
         scope: Arc::new(Scope {
             listener: spec.listener.clone(),
@@ -343,8 +344,8 @@ fn launch(
             let store = shared.stores.of(&spec.listener)?.clone();
             Some(Dedup::new(store, spec.topic().clone(), spec.group.clone(), dedup))
         }),
-        queues: (0..if settings.ordered { lanes } else { 1 })
-            .map(|_| Queue::new(settings.ordered))
+        queues: (0..queues)
+            .map(|_| Queue::new(settings.ordered, lanes / queues))
             .collect(),
         settles: Settles::new(can.lease.is_some(), settings.ordered),
         #[cfg(feature = "otel")]

@@ -11,13 +11,12 @@ use super::settles::Settles;
 use super::sync::{Mutex, MutexGuard, Notify, PoisonError};
 use crate::contract::{Bytes, Delivery, Token};
 
-/// What is no more than this is moved, and told, one by one.
-const MANY: usize = 64;
-
 /// What waits for one or more lanes. Where order is kept, it is the queue of one lane alone, and items of a key stay
 /// behind the one that failed.
 pub(crate) struct Queue {
     ordered: bool,
+    /// How many lanes take from it.
+    lanes: usize,
     inner: Mutex<Inner>,
     /// There may be something to take: told to as many lanes as have work by that.
     changed: Notify,
@@ -67,9 +66,10 @@ struct Held {
 }
 
 impl Queue {
-    pub(crate) fn new(ordered: bool) -> Self {
+    pub(crate) fn new(ordered: bool, lanes: usize) -> Self {
         Self {
             ordered,
+            lanes,
             inner: Mutex::default(),
             changed: Notify::new(),
             ended: Notify::new(),
@@ -93,12 +93,9 @@ impl Queue {
         self.wake(new);
     }
 
-    /// Wakes a lane for each of `new` deliveries, or all where these are many.
+    /// Wakes a lane for each of `new` deliveries.
     fn wake(&self, new: usize) {
-        if new > MANY {
-            return self.changed.notify_waiters();
-        }
-        for _ in 0..new {
+        for _ in 0..new.min(self.lanes) {
             self.changed.notify_one();
         }
     }
@@ -228,8 +225,8 @@ impl Queue {
         if inner.held.is_empty() {
             match inner.ready.len() {
                 0 => return Pop::Empty(None),
-                // As a whole, unless its room is for many more than the lane takes: each lane would come to have as much.
-                waiting if waiting <= most && inner.ready.capacity() / 2 <= most => {
+                // As a whole, unless there are several lanes: each would come to have room for all that ever waited.
+                waiting if waiting <= most && self.lanes == 1 => {
                     std::mem::swap(&mut inner.ready, chunk);
                 }
                 waiting => chunk.extend(inner.ready.drain(..most.min(waiting))),
@@ -258,7 +255,7 @@ impl Queue {
             return;
         }
         let back = chunk.len();
-        if back <= inner.ready.len().max(MANY) {
+        if back <= inner.ready.len() || self.lanes > 1 {
             // One by one, so that it costs nothing for those that wait, and their room stays theirs.
             while let Some(delivery) = chunk.pop_back() {
                 inner.ready.push_front(delivery);
@@ -440,7 +437,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_put_back_comes_before_the_rest() {
-        let queue = Queue::new(false);
+        let queue = Queue::new(false, 1);
         queue.push(&mut (0..4).map(|seq| delivery(seq, "a")).collect());
         let mut chunk = VecDeque::new();
         queue.pop_chunk(3, &mut chunk, || ()).await;
@@ -454,7 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_put_back_costs_what_was_taken_however_much_waits() {
-        let queue = Queue::new(false);
+        let queue = Queue::new(false, 100);
         queue.push(&mut (0..10_000).map(|seq| delivery(seq, "a")).collect());
         let mut chunk = VecDeque::new();
         for expected in 0..10_000 {
@@ -471,7 +468,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn as_many_lanes_are_woken_as_there_is_work_for() {
-        let (queue, looks) = (Arc::new(Queue::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (queue, looks) = (Arc::new(Queue::new(false, 100)), Arc::new(AtomicUsize::new(0)));
         let mut lanes = JoinSet::new();
         for _ in 0..100 {
             let (queue, looks) = (queue.clone(), looks.clone());
@@ -496,7 +493,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_key_waits_and_others_go_on() {
-        let queue = Queue::new(true);
+        let queue = Queue::new(true, 1);
         queue.push(&mut vec![
             delivery(0, "a"),
             delivery(1, "a"),
@@ -527,7 +524,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn unordered_items_are_held_alone() {
-        let queue = Queue::new(false);
+        let queue = Queue::new(false, 100);
         queue.push(&mut vec![delivery(0, "a"), delivery(1, "a")]);
         let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());
@@ -537,7 +534,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_batch_waits_no_longer_than_told() {
-        let queue = Queue::new(false);
+        let queue = Queue::new(false, 100);
         queue.push(&mut (0..5).map(|seq| delivery(seq, "a")).collect());
         let mut batch = VecDeque::new();
         queue
@@ -554,7 +551,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_queue_wants_back_what_follows_a_failed_one() {
-        let queue = Queue::new(true);
+        let queue = Queue::new(true, 1);
         queue.push(&mut vec![delivery(0, "a"), delivery(1, "a")]);
         let mut taken = VecDeque::new();
         queue.pop_chunk(9, &mut taken, || ()).await;
@@ -570,7 +567,7 @@ mod tests {
 
     #[tokio::test]
     async fn discarding_and_closing_leave_nothing_behind() {
-        let queue = Queue::new(true);
+        let queue = Queue::new(true, 1);
         queue.push(&mut (0..6).map(|seq| delivery(seq, "a")).collect());
         let first = pop(&queue).await.unwrap();
         assert!(queue.hold(first, 2, Duration::from_secs(1)).is_none());

@@ -21,7 +21,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            queue: Queue::new(false),
+            queue: Queue::new(false, 2),
             settles: Settles::new(true, false),
             settled: Mutex::new(Vec::new()),
         })
