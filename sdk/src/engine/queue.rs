@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -20,6 +20,8 @@ pub(crate) struct Queue {
     inner: Mutex<Inner>,
     /// There may be something to take: told to as many lanes as have work by that.
     changed: Notify,
+    /// How many lanes found nothing to take, and have not looked again.
+    idle: AtomicUsize,
     /// It was closed.
     ended: Notify,
     /// Whether `Inner::again` has anything, for those who need not lock then.
@@ -60,6 +62,22 @@ pub(crate) enum Kept {
     Revoked,
 }
 
+/// Counts a lane as idle.
+struct Idle<'a>(&'a AtomicUsize);
+
+impl<'a> Idle<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Idle<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 struct Held {
     due: Instant,
     deliveries: VecDeque<Delivery>,
@@ -72,6 +90,7 @@ impl Queue {
             lanes,
             inner: Mutex::default(),
             changed: Notify::new(),
+            idle: AtomicUsize::new(0),
             ended: Notify::new(),
             again: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -93,9 +112,9 @@ impl Queue {
         self.wake(new);
     }
 
-    /// Wakes a lane for each of `new` deliveries.
+    /// Wakes an idle lane for each of `new` deliveries. One that is not counted yet looks once more after it is.
     fn wake(&self, new: usize) {
-        for _ in 0..new.min(self.lanes) {
+        for _ in 0..new.min(self.idle.load(Ordering::Acquire)) {
             self.changed.notify_one();
         }
     }
@@ -190,8 +209,8 @@ impl Queue {
     }
 
     /// Waits until there is something and takes up to `most` into an empty `chunk`; one alone while something is held.
-    /// Leaves it empty once closed. `idle` is called whenever nothing is left to take: more may be fetched. Answers
-    /// whether it waited.
+    /// Leaves it empty once closed. `idle` is called whenever nothing is left for an idle lane: more may be fetched.
+    /// Answers whether it waited.
     pub(crate) async fn pop_chunk(
         &self,
         most: usize,
@@ -203,6 +222,8 @@ impl Queue {
             if !matches!(self.try_pop(most, chunk, &idle), Pop::Empty(_)) {
                 return waited;
             }
+            // First, so that whoever takes the last one later than that look tells.
+            let _counted = Idle::new(&self.idle);
             idle();
             // Among those that are woken before the second look, so that a change after that look is not missed. One that is
             // woken and goes without having waited leaves that to another.
@@ -237,7 +258,7 @@ impl Queue {
                 Err(due) => return Pop::Empty(due),
             }
         }
-        if inner.ready.is_empty() {
+        if inner.ready.is_empty() && self.idle.load(Ordering::Acquire) > 0 {
             drop(inner);
             idle();
         }
@@ -401,7 +422,6 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize;
 
     use tokio::task::JoinSet;
 

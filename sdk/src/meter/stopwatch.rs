@@ -81,6 +81,7 @@ impl Stopwatch {
         let each = took / run;
         if std::mem::take(&mut self.waited) {
             self.held = now;
+            self.most = 1;
         }
         self.is_slow = now > self.held && (each >= FIRST_BUCKET || now - self.held >= LONG);
         meter.processed(each, run);
@@ -88,7 +89,7 @@ impl Stopwatch {
 
     /// How many a lane takes at once where others wait for work too: one where its handlers are slow or wait.
     pub(crate) fn most(&self) -> usize {
-        self.most as usize
+        if self.most == 1 { 1 } else { RUN as usize }
     }
 
     /// Whether what ended held its thread for long, and never let go of it: others wait for their turn.
