@@ -78,7 +78,8 @@ fn expected() -> Vec<(Fault, Case)> {
         GivesHeldAway: settling::a_held_delivery_stays_ours;
         AcksAtClose: settling::what_a_closed_instance_held_goes_to_a_peer, settling::a_stale_token_touches_nothing,
             lifecycle::subscribing_again_and_again_loses_nothing;
-        KeepsForEver: settling::what_a_lost_instance_held_goes_to_a_peer;
+        KeepsForEver: settling::what_a_lost_instance_held_goes_to_a_peer,
+            settling::what_a_dropped_subscription_held_goes_to_a_peer;
 
         LossyLetters: dead_letters::dead_letters_keep_everything;
         BrowsingTakes: dead_letters::browsing_disturbs_nobody;

@@ -169,9 +169,10 @@ impl Broker for FaultyBroker {
         let wrap = |subscription: Subscription| {
             let held = Held::default();
             let (inner, slots) = (subscription.settler, Slots::default());
-            self.held.lock().unwrap().push((inner.clone(), held.clone()));
-            if self.fault == Fault::KeepsForEver {
-                self.kept.lock().unwrap().push(inner.clone());
+            match self.fault {
+                Fault::AcksAtClose => self.held.lock().unwrap().push((inner.clone(), held.clone())),
+                Fault::KeepsForEver => self.kept.lock().unwrap().push(inner.clone()),
+                _ => (),
             }
             Subscription {
                 receiver: Box::new(FaultyReceiver::new(
