@@ -113,11 +113,12 @@ async fn measure(system: &System, work: Work, size: usize, sides: &[Side], label
 /// One side of one work, again and again: for a profiler.
 pub(crate) async fn one(arguments: &[String]) {
     let [broker, work, size, side] = arguments else {
-        panic!("one <broker> consume|publish|forward <size> naive|tuned|sdk")
+        panic!("one <broker> consume|publish|publish-one|forward <size> naive|tuned|sdk")
     };
     let work = match &**work {
         "consume" => Work::Consume,
         "publish" => Work::PublishMany,
+        "publish-one" => Work::PublishOne,
         "forward" => Work::Forward,
         other => panic!("unknown work {other}"),
     };

@@ -2,9 +2,8 @@
 //!
 //! `compare <broker>…` sets the SDK against raw loops, `many` starts a thousand listeners, `keys` keeps the order of up to
 //! 100,000 keys, `processes <file.svg> <broker>…` shares a topic among processes. Each prints tables. `one <broker>
-//! consume|publish|forward <size> naive|tuned|sdk` does one of them five times, for a profiler; `latency <messages a second>
-//! <broker>…` measures that alone; brokers are found through
-//! `POSTRIDER_TEST_<BROKER>_URL`.
+//! consume|publish|publish-one|forward <size> naive|tuned|sdk` does one of them five times, for a profiler; `latency
+//! <messages a second> <broker>…` measures that alone; brokers are found through `POSTRIDER_TEST_<BROKER>_URL`.
 
 mod compare;
 mod kafka;
@@ -26,6 +25,11 @@ async fn main() {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
     let rest: Vec<String> = arguments.collect();
+    // In a task, as all that a service does.
+    tokio::spawn(run(what, rest)).await.unwrap();
+}
+
+async fn run(what: String, rest: Vec<String>) {
     match &*what {
         "compare" => compare::compare(&rest).await,
         "one" => compare::one(&rest).await,
