@@ -88,11 +88,7 @@ impl Link {
 
     /// A connection of its own to the host that commands go to: what is read there is acknowledged there.
     pub(crate) async fn beside(&self) -> Result<Dedicated, Error> {
-        if !self.has_choice() {
-            return self.open(0, false).await;
-        }
-        let until = Instant::now() + self.settings.connect_timeout;
-        let Shared { host, .. } = self.shared(until).await?;
+        let host = self.host().await?;
         let opened = self.open(host, false).await;
         if opened.is_err() {
             // Whoever only receives sends nothing that would be refused.
