@@ -10,7 +10,8 @@ use rdkafka::admin::{AdminOptions, NewPartitions};
 use support::fence::{Cluster, Fence};
 use support::own::OwnBroker;
 use support::{
-    PATIENCE, admin, client, delete_topic, message, open, publish, retry_of, spec, text, unique, with_options,
+    PATIENCE, admin, client, delete_topic, message, nothing_waits, open, publish, retry_of, spec, text,
+    unique, with_options,
 };
 use tokio::sync::Semaphore;
 
@@ -206,19 +207,7 @@ async fn what_is_settled_is_committed_though_the_retry_topic_is_gone() {
     listener.misses_its_topic().await;
     publish(&broker, &topic, &["1"]).await;
     assert_eq!(listener.drain(1, PATIENCE).await.len(), 1);
-    let begun = Instant::now();
-    loop {
-        let status = broker
-            .status(std::slice::from_ref(&spec))
-            .await
-            .unwrap()
-            .remove(0);
-        if status.waiting == Some(0) {
-            break;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{status:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    nothing_waits(&broker, &spec, PATIENCE).await;
     broker.close(PATIENCE).await.unwrap();
 }
 

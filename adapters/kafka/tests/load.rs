@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Delivery, ErrorKind, Event, Outgoing, Settled, Settlement, Topology, Verdict};
-use support::{Listener, PATIENCE, connect_with, message, open, retry_of, spec, text, unique};
+use support::{Listener, PATIENCE, connect_with, message, nothing_waits, open, retry_of, spec, text, unique};
 use tokio::sync::Mutex;
 
 type Seen = Arc<Mutex<HashMap<u32, u32>>>;
@@ -146,15 +146,7 @@ async fn rebalances_under_out_of_order_settling_lose_nothing() {
     println!("kafka churn: sent {COUNT}, handled {count}, duplicates {twice}, rebalances {rebalances}");
     assert_eq!(count, COUNT as usize);
     // Nothing is committed past what is settled: the depth is 0 only because all was handled.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let status = first.status(&[spec(&topic, "g")]).await.unwrap().remove(0);
-        if status.waiting == Some(0) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{status:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    nothing_waits(&first, &spec(&topic, "g"), PATIENCE).await;
     first.close(PATIENCE).await.unwrap();
 }
 

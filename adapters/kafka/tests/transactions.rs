@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
-
 use postrider_contract::{BrokerUrl, Event};
 use rdkafka::admin::AdminOptions;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::{ClientConfig, TopicPartitionList};
-use support::{PATIENCE, admin, connect, connect_with, open, publish, spec, text, unique, url_with};
+use support::{
+    PATIENCE, admin, connect, connect_with, nothing_waits, open, publish, spec, text, unique, url_with,
+};
 
 /// Another program's.
 fn producer(url: &BrokerUrl, name: &str) -> BaseProducer {
@@ -36,28 +36,13 @@ async fn what_ends_a_transaction_does_not_wait_and_is_not_lost() {
     let spec = spec(&topic, "g");
     let mut listener = open(&broker, spec.clone()).await;
     let producer = producer(&url_with(""), &topic);
-    let nothing_waits = async || {
-        let begun = Instant::now();
-        loop {
-            let status = broker
-                .status(std::slice::from_ref(&spec))
-                .await
-                .unwrap()
-                .remove(0);
-            if status.waiting == Some(0) {
-                return;
-            }
-            assert!(begun.elapsed() < PATIENCE / 2, "{status:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
     send(&producer, &topic, "1");
     producer.commit_transaction(PATIENCE).unwrap();
     assert_eq!(text(&listener.drain(1, PATIENCE).await[0]), "1");
-    nothing_waits().await;
+    nothing_waits(&broker, &spec, PATIENCE / 2).await;
     send(&producer, &topic, "never");
     producer.abort_transaction(PATIENCE).unwrap();
-    nothing_waits().await;
+    nothing_waits(&broker, &spec, PATIENCE / 2).await;
     // What is unsettled keeps the position before it.
     send(&producer, &topic, "2");
     producer.commit_transaction(PATIENCE).unwrap();

@@ -176,10 +176,9 @@ fn subscription(membership: &Arc<Membership>, mailbox: usize, outbox: &Arc<Outbo
         .map(|mailbox| mailbox.news.clone());
     Subscription {
         receiver: Box::new(Inlet {
-            shared: shared.clone(),
+            membership: membership.clone(),
             mailbox,
             news: news.unwrap_or_default(),
-            _membership: membership.clone(),
         }),
         settler: Arc::new(Outlet {
             shared: shared.clone(),

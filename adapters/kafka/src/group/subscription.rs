@@ -13,10 +13,9 @@ use crate::outbox::Outbox;
 
 /// Brings deliveries.
 pub(crate) struct Inlet {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) membership: Arc<Membership>,
     pub(crate) mailbox: usize,
     pub(crate) news: Arc<Notify>,
-    pub(crate) _membership: Arc<Membership>,
 }
 
 /// Kept by the receivers of a group: it is left when the last of them is gone, also where the broker is not closed.
@@ -33,7 +32,7 @@ impl Receiver for Inlet {
     async fn next(&mut self, max: usize, into: &mut Vec<Delivery>) -> Result<Event, Error> {
         loop {
             {
-                let mut state = self.shared.lock();
+                let mut state = self.membership.0.lock();
                 if let Some(event) = state
                     .boxes
                     .get_mut(self.mailbox)
@@ -48,7 +47,7 @@ impl Receiver for Inlet {
                 }
                 let before = into.len();
                 state.give(self.mailbox, max, into);
-                self.shared.wake(&mut state);
+                self.membership.0.wake(&mut state);
                 if into.len() > before {
                     return Ok(Event::Deliveries);
                 }
@@ -59,7 +58,7 @@ impl Receiver for Inlet {
     }
 
     async fn pause(&mut self, paused: bool) {
-        let mut state = self.shared.lock();
+        let mut state = self.membership.0.lock();
         if let Some(mailbox) = state.boxes.get_mut(self.mailbox) {
             mailbox.paused = paused;
         }

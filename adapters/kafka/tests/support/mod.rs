@@ -198,6 +198,19 @@ impl Listener {
     }
 }
 
+/// Waits until nothing waits for the group.
+pub async fn nothing_waits(broker: &Arc<dyn Broker>, spec: &Spec, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    loop {
+        let status = broker.status(std::slice::from_ref(spec)).await.unwrap().remove(0);
+        if status.waiting == Some(0) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 pub async fn publish(broker: &Arc<dyn Broker>, topic: &str, payloads: &[&str]) {
     let batch = payloads
         .iter()
