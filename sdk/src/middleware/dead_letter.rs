@@ -40,7 +40,19 @@ pub(super) fn copy(
 /// How often a message has become a dead letter.
 pub(super) fn hops(message: &Message) -> i64 {
     let hops = message.headers.get(names::DEAD_HOPS);
-    hops.and_then(Value::as_i64).unwrap_or(0)
+    hops.and_then(Value::as_i64).unwrap_or(0).max(0)
+}
+
+/// Whether its history names this topic and group: the last level is called as written, each one before it by `before` more.
+pub(super) fn was_given_up_by(message: &Message, topic: &str, group: &str) -> bool {
+    let mut level = (names::DEAD_TOPIC.to_owned(), names::DEAD_GROUP.to_owned());
+    while let Some(given_up) = message.headers.get_str(&level.0) {
+        if given_up == topic && message.headers.get_str(&level.1) == Some(group) {
+            return true;
+        }
+        level = (names::before(&level.0), names::before(&level.1));
+    }
+    false
 }
 
 /// The message's headers, with what it was given up for before out of the way of what is to be added.

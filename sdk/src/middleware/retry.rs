@@ -202,10 +202,12 @@ impl Policy {
     }
 
     /// Whether giving it up once more would send it round again. Dead-letter topics by their usual names never lead back,
-    /// since each is longer than the topic before it: every circle has a listener that names another one.
+    /// since each is longer than the topic before it: every circle has a listener that names another one. A count alone proves
+    /// nothing, since any producer may write one: this listener has given the message up before.
     fn goes_round(&self, delivery: &Delivery) -> bool {
         dead_letter::hops(&delivery.message) >= MOST_HOPS
             && *self.dead_letter != names::dead_letter_topic(&self.topic, &self.group)
+            && dead_letter::was_given_up_by(&delivery.message, &self.topic, &self.group)
     }
 
     /// Keeps what goes round in the group's own inbox, the attempts used up: neither lost nor sent on.
@@ -355,7 +357,12 @@ mod tests {
     #[test]
     fn what_goes_round_stays_where_it_is_unless_its_dead_letters_lead_nowhere() {
         let gone_round = |hops: i64| {
-            let message = Message::new("x").with_header(names::DEAD_HOPS, hops);
+            let message = Message::new("x")
+                .with_header(names::DEAD_HOPS, hops)
+                .with_header(names::DEAD_TOPIC, "elsewhere")
+                .with_header(names::DEAD_GROUP, "billing")
+                .with_header(names::before(names::DEAD_TOPIC), "t")
+                .with_header(names::before(names::DEAD_GROUP), "g");
             delivery(Origin::Topic, message)
         };
         let elsewhere = Policy {
@@ -377,6 +384,10 @@ mod tests {
             let (what, _) = emitted(policy.decide(&mut gone_round(hops), 3, failed()));
             assert_eq!(what, What::DeadLettered, "{hops}");
         }
+        // Any producer may write a count.
+        let forged = Message::new("x").with_header(names::DEAD_HOPS, MOST_HOPS);
+        let (what, _) = emitted(elsewhere.decide(&mut delivery(Origin::Topic, forged), 3, failed()));
+        assert_eq!(what, What::DeadLettered);
     }
 
     #[test]
