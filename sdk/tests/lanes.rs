@@ -285,3 +285,49 @@ async fn where_order_is_kept_nothing_is_acknowledged_before_what_is_not_confirme
     running.shutdown().await.unwrap();
     stays.shutdown().await.unwrap();
 }
+
+/// As a guard does that finds its lock poisoned.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        panic!("dropped");
+    }
+}
+
+#[listener(topic = "order.created", timeout = "50ms", retry(attempts = 1))]
+async fn armed(_order: Order) {
+    let _bomb = Bomb;
+    std::future::pending::<()>().await;
+}
+
+#[listener(topic = "order.created", group = "forever")]
+async fn armed_forever(_order: Order) {
+    let _bomb = Bomb;
+    std::future::pending::<()>().await;
+}
+
+#[listener(topic = "order.created", group = "beside")]
+async fn beside(order: Order, State(seen): State<Seen>) {
+    seen.lock().unwrap().push(order.id);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_when_it_is_dropped_ends_neither_its_listener_nor_the_app() {
+    let seen = Seen::default();
+    let mut running = start(listeners![armed, armed_forever, beside], &seen).await;
+    send(&running, "any", 0..1).await;
+    until(&running, |armed| armed.counts.dead_lettered == 1).await;
+    send(&running, "any", 1..2).await;
+    until(&running, |armed| armed.counts.dead_lettered == 2).await;
+    let failed = running.status()[0].last_failure.clone().unwrap();
+    assert!(
+        failed.contains("timeout: the handler ran past its timeout of 50ms"),
+        "{failed}"
+    );
+    assert_eq!(*seen.lock().unwrap(), [0, 1]);
+    let ended = tokio::time::timeout(Duration::from_secs(1), running.ended()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    // At the drain's deadline the one that waits for ever is cut off.
+    running.shutdown().await.unwrap();
+}

@@ -1,12 +1,13 @@
 //! Panics, timeouts and the drain's deadline: what ends a handler from outside.
 
 use std::future::{Future, poll_fn};
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::Fuse;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::{HandlerError, Outcome, Reason};
@@ -20,7 +21,7 @@ pub(crate) async fn guarded<T>(
     before_wait: impl FnOnce(),
 ) -> Result<T, Outcome> {
     // What the handler shares may be left half-changed by its panic, as in any thread: its locks are poisoned.
-    let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind());
+    let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind().fuse());
     let at_once = poll_fn(|task| Poll::Ready(handler.as_mut().poll(task))).await;
     let ended = match at_once {
         Poll::Ready(ended) => Ok(ended),
@@ -28,32 +29,45 @@ pub(crate) async fn guarded<T>(
             before_wait();
             let timed = async {
                 match timeout {
-                    Some(limit) => tokio::time::timeout(limit, handler).await.map_err(|_| limit),
-                    None => Ok(handler.await),
+                    Some(limit) => tokio::time::timeout(limit, handler.as_mut())
+                        .await
+                        .map_err(|_| ran_past(limit)),
+                    None => Ok(handler.as_mut().await),
                 }
             };
-            tokio::select! {
+            let ended = tokio::select! {
                 biased;
                 ended = timed => ended,
-                () = cut_off.cancelled() => return Err(Outcome::Release),
+                () = cut_off.cancelled() => Err(Outcome::Release),
+            };
+            if ended.is_err() {
+                // Here, and not when this ends: what the handler holds may panic.
+                let dropped = catch_unwind(AssertUnwindSafe(|| handler.set(Fuse::terminated())));
+                if let Err(panic) = dropped {
+                    let text = panic_text(&*panic);
+                    tracing::error!(
+                        "what a handler held that was ended panicked when it was dropped: {text}"
+                    );
+                }
             }
+            ended
         }
     };
-    match ended {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(panic)) => Err(Outcome::Failed(panicked("the handler", &*panic))),
-        Err(limit) => {
-            let limit = humantime::format_duration(limit);
-            let text = format!("the handler ran past its timeout of {limit}");
-            Err(Outcome::Failed(HandlerError::with_reason(Reason::Timeout, text)))
-        }
+    match ended? {
+        Ok(value) => Ok(value),
+        Err(panic) => Err(Outcome::Failed(panicked("the handler", &*panic))),
     }
+}
+
+fn ran_past(limit: Duration) -> Outcome {
+    let limit = humantime::format_duration(limit);
+    let text = format!("the handler ran past its timeout of {limit}");
+    Outcome::Failed(HandlerError::with_reason(Reason::Timeout, text))
 }
 
 /// Decodes a payload outside of a handler; a panic is a failure.
 pub(crate) fn caught<T>(decode: impl FnOnce() -> Result<T, HandlerError>) -> Result<T, HandlerError> {
-    std::panic::catch_unwind(AssertUnwindSafe(decode))
-        .unwrap_or_else(|panic| Err(panicked("decoding", &*panic)))
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panicked("decoding", &*panic)))
 }
 
 fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> HandlerError {
