@@ -331,3 +331,69 @@ async fn what_panics_when_it_is_dropped_ends_neither_its_listener_nor_the_app() 
     // At the drain's deadline the one that waits for ever is cut off.
     running.shutdown().await.unwrap();
 }
+
+/// An error that cannot be told.
+#[derive(Debug)]
+enum Untold {
+    Fails,
+    Panics,
+}
+
+impl std::fmt::Display for Untold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("half of ")?;
+        match self {
+            Self::Fails => Err(std::fmt::Error),
+            Self::Panics => panic!("no text"),
+        }
+    }
+}
+
+impl std::error::Error for Untold {}
+
+fn untold(order: &Order) -> Untold {
+    if order.id == 0 {
+        Untold::Fails
+    } else {
+        Untold::Panics
+    }
+}
+
+#[listener(topic = "order.created", retry(attempts = 1))]
+async fn fails_untold(order: Order) -> Result<(), HandlerError> {
+    Err(untold(&order).into())
+}
+
+#[listener(topic = "order.created", retry(attempts = 1), ack = manual)]
+async fn fails_untold_by_hand(order: Order, ack: Acker) -> Result<(), HandlerError> {
+    ack.fail(untold(&order)).await?;
+    Ok(())
+}
+
+#[listener(topic = "order.created", retry(attempts = 1), batch(size = 2, wait = "1ms"))]
+async fn fails_untold_in_batches(orders: Vec<Order>) -> Result<(), HandlerError> {
+    Err(untold(&orders[0]).into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_cannot_be_told_is_a_failure_like_any_other() {
+    for listeners in [
+        listeners![fails_untold],
+        listeners![fails_untold_by_hand],
+        listeners![fails_untold_in_batches],
+    ] {
+        let running = start(listeners, &Seen::default()).await;
+        for id in 0..2 {
+            send(&running, "any", id..=id).await;
+            until(&running, |status| {
+                status.counts.dead_lettered == u64::from(id) + 1
+            })
+            .await;
+            let status = running.status().remove(0);
+            let failed = status.last_failure.unwrap();
+            assert!(failed.starts_with("error: half of"), "{failed}");
+            assert_eq!((status.state, status.in_flight), (ListenerState::Ready, 0));
+        }
+        running.shutdown().await.unwrap();
+    }
+}

@@ -1,4 +1,5 @@
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -186,18 +187,28 @@ impl HandlerError {
     pub fn asked_wait(&self) -> Option<Duration> {
         self.0.retry_after
     }
+
+    fn tell(&self, text: &mut String) -> fmt::Result {
+        write!(text, "{}", self.0.error)?;
+        let mut cause = self.0.error.source();
+        while let Some(error) = cause {
+            write!(text, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }
 
 /// The error's text followed by those of its causes.
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.error)?;
-        let mut cause = self.0.error.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
+        // It is told outside of the handler, where a panic would end more than that.
+        let mut text = String::new();
+        let told = catch_unwind(AssertUnwindSafe(|| self.tell(&mut text)));
+        if !matches!(told, Ok(Ok(()))) {
+            text.push_str(" (the rest of this error's text cannot be had)");
         }
-        Ok(())
+        f.write_str(&text)
     }
 }
 
