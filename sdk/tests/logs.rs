@@ -89,6 +89,36 @@ fn subscriber(log: &Log) -> impl tracing::Subscriber + Send + Sync + use<> {
         .finish()
 }
 
+#[derive(Deserialize)]
+struct Counted {
+    #[expect(dead_code, reason = "it does not decode")]
+    count: u32,
+}
+
+#[listener(topic = "log.stock", group = "counted", retry(attempts = 1))]
+async fn counted(_: Json<Counted>) {}
+
+/// The error quotes the payload: what a producer writes begins no line of a log, and fills none.
+#[tokio::test(start_paused = true)]
+async fn an_error_that_quotes_the_payload_stays_on_a_line() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let app = TestApp::start(|app| app.listen(listeners![counted])).await;
+    let text = format!("forged\n2026-01-01 ERROR forged{}", "x".repeat(900_000));
+    let payload = serde_json::to_vec(&serde_json::json!({ "count": text })).unwrap();
+    app.deliver_to("log.stock", RawMessage::new(payload)).await;
+    app.stop().await;
+    let lines = log.lines("forged");
+    assert!(lines.iter().any(|line| line.contains("given up")), "{lines:#?}");
+    for line in &lines {
+        assert!(
+            line.len() < 5000 && !line.starts_with("2026-01-01"),
+            "{}",
+            &line[..200]
+        );
+    }
+}
+
 struct Timed;
 
 #[postrider::async_trait]

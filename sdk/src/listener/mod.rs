@@ -6,6 +6,7 @@ mod extract;
 mod outcome;
 mod payload;
 mod settings;
+mod told;
 
 use std::future::Future;
 

@@ -1,10 +1,10 @@
-use std::fmt::{self, Write as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Context;
+use super::told::told;
 use crate::contract::Outgoing;
 use crate::{Message, publisher};
 
@@ -187,28 +187,12 @@ impl HandlerError {
     pub fn asked_wait(&self) -> Option<Duration> {
         self.0.retry_after
     }
-
-    fn tell(&self, text: &mut String) -> fmt::Result {
-        write!(text, "{}", self.0.error)?;
-        let mut cause = self.0.error.source();
-        while let Some(error) = cause {
-            write!(text, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
-/// The error's text followed by those of its causes.
+/// The error's text followed by those of its causes, on one line and cut after about 4,000 bytes.
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // It is told outside of the handler, where a panic would end more than that.
-        let mut text = String::new();
-        let told = catch_unwind(AssertUnwindSafe(|| self.tell(&mut text)));
-        if !matches!(told, Ok(Ok(()))) {
-            text.push_str(" (the rest of this error's text cannot be had)");
-        }
-        f.write_str(&text)
+        f.write_str(&told(&*self.0.error))
     }
 }
 

@@ -4,9 +4,7 @@ use super::retry::{Policy, replays};
 use crate::contract::{Delivery, Headers, Message, Value, names};
 use crate::publisher::{millis, stamp};
 
-/// The longest error text that a dead letter carries, in bytes.
-const LONGEST_ERROR: usize = 4096;
-/// The same of one that it was given up for before: there may be several.
+/// The longest text, in bytes, of an error that it was given up for before: there may be several.
 const LONGEST_EARLIER_ERROR: usize = 1024;
 
 /// The copy for the dead-letter topic: payload and headers as they were, and why.
@@ -23,7 +21,7 @@ pub(super) fn copy(
     copy.headers = earlier(&delivery.message.headers);
     let mut add = |name: &'static str, value: Value| copy.headers.append(name, value);
     add(names::DEAD_REASON, reason.into());
-    add(names::DEAD_ERROR, shortened(error, LONGEST_ERROR).into());
+    add(names::DEAD_ERROR, error.into());
     add(names::DEAD_ATTEMPTS, attempts.into());
     add(names::DEAD_REPLAYS, u32::from(replays(delivery)).into());
     add(names::DEAD_FIRST_FAILURE, first_failure.into());
@@ -67,7 +65,7 @@ fn earlier(headers: &Headers) -> Headers {
     for (name, value) in headers.entries() {
         if name.starts_with(names::DEAD_PREFIX) || name.starts_with(names::BEFORE_PREFIX) {
             let value = match value.as_str() {
-                Some(text) => shortened(text, LONGEST_EARLIER_ERROR).into(),
+                Some(text) => shortened(text).into(),
                 None => value.clone(),
             };
             earlier.append(names::before(name), value);
@@ -78,8 +76,8 @@ fn earlier(headers: &Headers) -> Headers {
     earlier
 }
 
-fn shortened(text: &str, longest: usize) -> &str {
-    let mut end = text.len().min(longest);
+fn shortened(text: &str) -> &str {
+    let mut end = text.len().min(LONGEST_EARLIER_ERROR);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -92,10 +90,10 @@ mod tests {
 
     #[test]
     fn long_errors_are_cut_between_characters() {
-        let text = "ä".repeat(3000);
-        assert_eq!(shortened(&text, LONGEST_ERROR).len(), 4096);
+        let text = "ä".repeat(600);
+        assert_eq!(shortened(&text).len(), 1024);
         let odd = format!("x{text}");
-        assert_eq!(shortened(&odd, LONGEST_ERROR).len(), 4095);
-        assert_eq!(shortened("short", LONGEST_ERROR), "short");
+        assert_eq!(shortened(&odd).len(), 1023);
+        assert_eq!(shortened("short"), "short");
     }
 }
