@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use postrider_contract::{
@@ -241,7 +242,8 @@ async fn unsettled_goes_to_the_next_instance() {
 
     let next = connect_with("&partitions=1").await;
     let mut listener = open(&next, spec(&topic, "g")).await;
-    let got = listener.drain(4, QUIET).await;
+    let mut got = listener.drain(2, PATIENCE).await;
+    got.extend(listener.drain(2, QUIET).await);
     assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["a", "c"]);
     // Both were delivered before.
     assert!(got.iter().all(|delivery| delivery.redeliveries == Some(1)));
@@ -261,23 +263,21 @@ async fn instances_share_and_hand_over() {
     let mut first = open(&one, spec(&topic, "g")).await;
     let mut second = open(&two, spec(&topic, "g")).await;
     let keyed = |n: u32| Outgoing::to_topic(topic.as_str(), message(&n.to_string()).with_key(n.to_string()));
-    let publishing = one.publish((0..300).map(keyed).collect());
-    let (a, b, answers) = tokio::join!(
-        first.drain(300, Duration::from_secs(5)),
-        second.drain(300, Duration::from_secs(5)),
-        publishing
-    );
-    assert!(answers.iter().all(Result::is_ok));
-    let mut got: Vec<u32> = a
-        .iter()
-        .chain(&b)
-        .map(|delivery| text(delivery).parse().unwrap())
-        .collect();
-    println!("{} and {}", a.len(), b.len());
-    got.sort_unstable();
-    got.dedup();
-    assert_eq!(got.len(), 300);
-    assert!(!a.is_empty() && !b.is_empty(), "both work");
+    let deadline = Instant::now() + PATIENCE;
+    let (mut a, mut b, mut sent) = (BTreeSet::new(), BTreeSet::new(), 0);
+    // The second may be given its share a little after it has joined.
+    while a.is_empty() || b.is_empty() || a.union(&b).count() < sent as usize {
+        assert!(Instant::now() < deadline, "{} and {} of {sent}", a.len(), b.len());
+        if a.is_empty() || b.is_empty() {
+            let answers = one.publish((sent..sent + 300).map(keyed).collect()).await;
+            assert!(answers.iter().all(Result::is_ok));
+            sent += 300;
+        }
+        let (more, too) = tokio::join!(first.drain(300, QUIET), second.drain(300, QUIET));
+        a.extend(more.iter().map(text));
+        b.extend(too.iter().map(text));
+    }
+    println!("{} and {} of {sent}", a.len(), b.len());
     one.close(PATIENCE).await.unwrap();
     publish(&two, &topic, &["after"; 9]).await;
     assert_eq!(second.drain(9, PATIENCE).await.len(), 9, "the rest is taken over");
@@ -296,15 +296,9 @@ async fn everyone_gets_a_broadcast() {
     let mut second = open(&two, spec).await;
     publish(&one, &topic, &["x"]).await;
     for listener in [&mut first, &mut second] {
-        assert_eq!(
-            listener
-                .drain(2, QUIET)
-                .await
-                .iter()
-                .map(text)
-                .collect::<Vec<_>>(),
-            ["x"]
-        );
+        let mut got = listener.drain(1, PATIENCE).await;
+        got.extend(listener.drain(1, QUIET).await);
+        assert_eq!(got.iter().map(text).collect::<Vec<_>>(), ["x"]);
     }
     one.close(PATIENCE).await.unwrap();
     two.close(PATIENCE).await.unwrap();
@@ -325,9 +319,10 @@ async fn listeners_of_one_group_share_a_consumer() {
     publish(&broker, &a, &["for a"]).await;
     publish(&broker, &b, &["for b"]).await;
     for (topic, listener) in &mut listeners {
-        let got = listener.drain(5, Duration::from_secs(5)).await;
+        let got = listener.drain(1, PATIENCE).await;
         assert_eq!(got.len(), 1);
         assert_eq!(&*got[0].topic, topic);
+        assert!(listener.some(4, QUIET).await.is_empty());
     }
     broker.close(PATIENCE).await.unwrap();
 }
@@ -374,7 +369,8 @@ async fn dead_letters_are_seen_replayed_and_purged() {
         answer.unwrap();
     }
     dead.replay(&[letters[1].id.clone()]).await.remove(0).unwrap();
-    let again = listener.drain(9, QUIET).await;
+    let mut again = listener.drain(1, PATIENCE).await;
+    again.extend(listener.drain(9, QUIET).await);
     assert_eq!(again.len(), 1, "replayed once");
     assert_eq!(
         (text(&again[0]), again[0].origin),
@@ -442,7 +438,8 @@ async fn a_listener_on_dead_letters_sees_them_alone() {
     // Not seen by the watcher yet: it stays, although it is purged.
     dead.purge(&[letters[0].id.clone()]).await.remove(0).unwrap();
     assert_eq!(dead.browse(None, 10).await.unwrap().len(), 1);
-    assert_eq!(watcher.drain(9, QUIET).await.len(), 2);
+    assert_eq!(watcher.drain(2, PATIENCE).await.len(), 2);
+    assert!(watcher.drain(9, QUIET).await.is_empty());
     broker.close(PATIENCE).await.unwrap();
     watching.close(PATIENCE).await.unwrap();
 }

@@ -13,6 +13,9 @@ use tokio::sync::Mutex;
 
 type Seen = Arc<Mutex<HashMap<u32, u32>>>;
 
+/// One test at a time: one of them measures the memory of the process.
+static TURN: Mutex<()> = Mutex::const_new(());
+
 /// Works as the runtime does: handles a window side by side, settles in any order, gives up what is revoked.
 async fn work(mut listener: Listener, seen: Seen, stop: Arc<AtomicBool>, deadline: Duration) -> Listener {
     let mut window: Vec<Delivery> = Vec::new();
@@ -79,6 +82,7 @@ async fn work(mut listener: Listener, seen: Seen, stop: Arc<AtomicBool>, deadlin
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rebalances_under_out_of_order_settling_lose_nothing() {
+    let _turn = TURN.lock().await;
     const COUNT: u32 = 20_000;
     let topic = unique("churn");
     let seen = Seen::default();
@@ -155,6 +159,7 @@ async fn a_slow_listener_holds_the_broker_back() {
     const COUNT: u32 = 60_000;
     /// Of 88 MiB that wait; the client library alone would take 64 unless told.
     const ALLOWED_KIB: u64 = 32 * 1024;
+    let _turn = TURN.lock().await;
     let topic = unique("slow");
     let publisher = connect_with("").await;
     let planned = publisher.plan(&[spec(&topic, "g")], Topology::Declare).await;

@@ -99,8 +99,7 @@ async fn a_blocked_broker_holds_publishes_back_and_not_settlements() {
         publish(&broker, "t", message(&format!("before-{n}"))).await;
     }
     let held = sub.one().await;
-    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    run_short_of_memory(&own);
     let (kind, text) = send(&broker, "first").await.unwrap_err();
     assert_eq!(kind, ErrorKind::Unconfirmed, "{text}");
     let started = Instant::now();
@@ -119,13 +118,25 @@ async fn a_blocked_broker_holds_publishes_back_and_not_settlements() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// Returns once the server knows.
+fn run_short_of_memory(own: &OwnBroker) {
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let deadline = Instant::now() + PATIENCE;
+    while !own
+        .rabbitmqctl(&["eval", "rabbit_alarm:get_alarms()."])
+        .contains("memory")
+    {
+        assert!(Instant::now() < deadline, "it is short of memory");
+    }
+}
+
 /// The broker reads nothing more from a connection that it blocks, so nobody waits for its goodbye.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_connection_is_closed_at_once() {
     let own = OwnBroker::start();
     let broker = connect_to(&own.url_with("?publish_timeout=1s")).await;
     let sub = open(&broker, spec("t", "g")).await;
-    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    run_short_of_memory(&own);
     let deadline = Instant::now() + PATIENCE;
     loop {
         let (_, text) = send(&broker, "x").await.unwrap_err();
@@ -279,7 +290,10 @@ async fn what_is_never_confirmed_is_bounded() {
     let own = OwnBroker::start();
     let broker = connect_to(&own.url_with("?publish_timeout=500ms")).await;
     let mut sub = open(&broker, spec("t", "g")).await;
-    publish(&broker, "t", message("before")).await;
+    let deadline = Instant::now() + PATIENCE;
+    while send(&broker, "before").await != Ok(true) {
+        assert!(Instant::now() < deadline, "publishing begins");
+    }
     let before = sub.one().await;
     sub.ack(&before).await;
     let leader = |verb: &str| own.rabbitmqctl(&["eval", &format!("sys:{verb}('postrider_t.g').")]);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postrider::ListenerState;
 use postrider::contract::{Address, Outgoing};
@@ -21,7 +21,7 @@ struct Order {
 /// Listeners that succeed at the third attempt, on a topic of its own for each test.
 macro_rules! third_time {
     ($($name:ident on $topic:literal)*) => {$(
-        #[listener(topic = $topic, concurrency = 2, retry(attempts = 4, backoff = "300ms"))]
+        #[listener(topic = $topic, concurrency = 2, retry(attempts = 4, backoff = "1s"))]
         async fn $name(order: Order, attempt: Attempt, State(seen): State<Seen>) -> Result<(), HandlerError> {
             seen.add(format!("{} attempt {}", order.id, attempt.0));
             if order.id == 1 && attempt.0 < 3 {
@@ -64,8 +64,8 @@ async fn a_failure_is_tried_again_later_and_blocks_nothing(target: Target) {
     for (before, after) in [("1 attempt 1", "1 attempt 2"), ("1 attempt 2", "1 attempt 3")] {
         let waited = at(after) - at(before);
         // The clock of the wait starts after the handler noted its time, so it is never early by that clock.
-        assert!(waited >= Duration::from_millis(299), "early: {waited:?}");
-        assert!(waited < Duration::from_millis(1500), "late: {waited:?}");
+        assert!(waited >= Duration::from_millis(999), "early: {waited:?}");
+        assert!(waited < Duration::from_millis(2_200), "late: {waited:?}");
     }
     assert_eq!(running.status()[0].counts.retried, 2);
     other.count(3).await;
@@ -405,7 +405,7 @@ async fn a_dead_letter_is_replayed_to_its_group(target: Target) {
 
 #[listener(
     topic = "contract.aged",
-    retry(attempts = 50, backoff = "200ms", max_age = "900ms")
+    retry(attempts = 50, backoff = "1s", max_age = "4500ms")
 )]
 async fn aged(_order: Order) -> Result<(), HandlerError> {
     Err("not today".into())
@@ -426,7 +426,7 @@ async fn what_fails_for_too_long_is_given_up(target: Target) {
     // Of more there is no time, and each of fewer would have been late by more than is allowed.
     assert!((3..=6).contains(&letter.attempts), "{letter:?}");
     let age = letter.last_failure.duration_since(letter.first_failure).unwrap();
-    assert!(age >= Duration::from_millis(900), "{age:?}");
+    assert!(age >= Duration::from_millis(4_500), "{age:?}");
     running.shutdown().await.unwrap();
 }
 
@@ -465,10 +465,12 @@ async fn attempts_are_not_used_up_while_a_dependency_is_down(target: Target) {
         matches!(status.state, ListenerState::Degraded(_))
     })
     .await;
+    let begun = Instant::now();
     tokio::time::sleep(Duration::from_millis(2500)).await;
     // Three that opened it, one that ran beside the third, and one for each second.
     let tried = seen.all().len();
-    assert!((3..=7).contains(&tried), "{:?}", seen.all());
+    let most = 5 + begun.elapsed().as_secs() as usize;
+    assert!((3..=most).contains(&tried), "{:?}", seen.all());
     mended.0.store(true, Ordering::Relaxed);
     status(&running, |status| status.counts.handled == 40).await;
     let status = &running.status()[0];

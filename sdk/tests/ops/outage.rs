@@ -29,7 +29,7 @@ fn start(broker: &str) -> OwnBroker {
 fn url(own: &OwnBroker, broker: &str) -> String {
     let url = own.verb("url");
     match broker {
-        "rabbitmq" => url + "?heartbeat=3s",
+        "rabbitmq" => url + "?heartbeat=2s",
         "kafka" => url + "?session_timeout=6s",
         "redis_pubsub" => url.replacen("redis://", "redis+pubsub://", 1),
         _ => url,
