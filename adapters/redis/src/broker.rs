@@ -162,6 +162,7 @@ impl Redis {
                 link: Arc::clone(&self.link),
                 table: Arc::clone(&table),
                 key: known.key.clone(),
+                holds_dead_letters: known.holds_dead_letters(),
                 pages: Pages::new(),
                 stop: stop.clone(),
                 closing: self.closing.clone(),

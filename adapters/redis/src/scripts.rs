@@ -39,6 +39,8 @@ scripts! {
     Replay = "replay";
     /// Gives an ordered group's lease up.
     Resign = "resign";
+    /// Tells where a stream and a group in it stand.
+    Stand = "stand";
     /// Forgets consumers.
     Sweep = "sweep";
     /// Removes what everybody has acknowledged.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use common::own::Own;
 use common::*;
 use postrider_contract::{
-    Broker, Delivery, Message, Origin, Outgoing, Settled, Spec, Token, Topology, Verdict,
+    Broker, Delivery, Message, Order, Origin, Outgoing, Settled, Sharing, Spec, Token, Topology, Verdict,
 };
 use tokio::time::{Instant, sleep};
 
@@ -193,4 +193,133 @@ async fn what_was_deleted_and_is_given_back_is_told() {
     }
     assert_eq!(open.gaps, [Some(2)]);
     open.ack(&got).await;
+}
+
+async fn gap(open: &mut Open) {
+    while open.gaps.is_empty() {
+        open.event(0, &mut Vec::new()).await;
+    }
+}
+
+/// Of five, one is in hand: a foreign program keeps the stream so short that nobody has got the others.
+#[tokio::test]
+async fn what_is_trimmed_before_it_is_read_is_told() {
+    let broadcast = |topic: &Arc<str>| Spec {
+        sharing: Sharing::Broadcast,
+        dead_letter: None,
+        ..spec(topic, "everyone")
+    };
+    let ordered = |topic: &Arc<str>| Spec {
+        order: Order::ByKey,
+        ..spec(topic, "g")
+    };
+    let topic = unique("unread");
+    for wishes in [
+        spec(&topic, "g"),
+        ordered(&unique("unread")),
+        broadcast(&unique("unread")),
+    ] {
+        let topic = Arc::clone(wishes.topic());
+        let counts = wishes.sharing == Sharing::Broadcast;
+        let broker = connect(&url(), "a").await;
+        let mut open = open(
+            &broker,
+            Spec {
+                in_flight: 1,
+                ..wishes
+            },
+        )
+        .await;
+        publish(&broker, &topic, (0..5).map(|n| n.to_string())).await;
+        let first = open.receive(1).await.remove(0);
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(&*topic).arg("MAXLEN").arg(0);
+        trim.exec_async(&mut raw().await).await.unwrap();
+        publish(&broker, &topic, ["5".into()]).await;
+        gap(&mut open).await;
+        open.ack(&first).await;
+        let last = open.receive(1).await.remove(0);
+        assert_eq!(text(&last), "5");
+        open.ack(&last).await;
+        open.silent(Duration::from_millis(2_200)).await;
+        assert_eq!(open.gaps, [counts.then_some(4)]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_deleted_while_nobody_reads_is_told() {
+    for by_itself in [true, false] {
+        let topic = unique("unread");
+        let former = connect(&url(), "a").await;
+        let mut first = open(&former, spec(&topic, "g")).await;
+        publish(&former, &topic, ["0".into()]).await;
+        let got = first.receive(1).await.remove(0);
+        first.ack(&got).await;
+        former.close(SOON).await.unwrap();
+        let mut raw = raw().await;
+        for last in [false, true] {
+            let mut add = redis::cmd("XADD");
+            if last && !by_itself {
+                add.arg(&[&*topic, "MAXLEN", "1", "*", "payload", "last"]);
+            } else {
+                add.arg(&[&*topic, "*", "payload", "last"]);
+            }
+            let id: String = add.query_async(&mut raw).await.unwrap();
+            if !last && by_itself {
+                redis::cmd("XDEL")
+                    .arg(&[&*topic, &id])
+                    .exec_async(&mut raw)
+                    .await
+                    .unwrap();
+            }
+        }
+        let broker = connect(&url(), "b").await;
+        let mut second = open(&broker, spec(&topic, "g")).await;
+        gap(&mut second).await;
+        let last = second.receive(1).await.remove(0);
+        assert_eq!(text(&last), "last");
+        second.silent(Duration::from_millis(2_200)).await;
+        assert_eq!(second.gaps, [None]);
+    }
+}
+
+/// Groups that read at their own pace miss nothing by our own trimming, also where the server starts again.
+#[tokio::test]
+async fn our_own_trimming_is_no_gap() {
+    let own = Own::start(&[]);
+    let topic = unique("own");
+    let broker = connect(&own.streams("?retention=0s&lease=1s"), "a").await;
+    let mut all = Vec::new();
+    for (group, order) in [("one", Order::None), ("two", Order::ByKey)] {
+        let wishes = Spec {
+            order,
+            in_flight: 20,
+            ..spec(&topic, group)
+        };
+        all.push(open(&broker, wishes).await);
+    }
+    for round in 0..3 {
+        publish(&broker, &topic, numbers()).await;
+        for open in &mut all {
+            for _ in 0..MESSAGES / 20 {
+                for got in open.receive(20).await {
+                    open.ack(&got).await;
+                }
+            }
+            sleep(Duration::from_millis(300)).await;
+        }
+        trimmed(&own, &broker).await;
+        assert!(length(&own, &topic).await < 200);
+        if round == 1 {
+            own.kill();
+            own.up();
+            for open in &mut all {
+                open.ready().await;
+            }
+        }
+    }
+    for open in &mut all {
+        open.silent(Duration::from_millis(1_200)).await;
+        assert!(open.gaps.is_empty(), "{:?}", open.gaps);
+    }
 }

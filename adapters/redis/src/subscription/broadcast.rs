@@ -8,12 +8,12 @@ use redis::Value;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::{Failure, checked, unexpected};
-use crate::link::{COMMAND, Dedicated, Link};
-use crate::status::is_missing;
-use crate::subscription::entry::{Entry, EntryId, Stream, entry_id};
+use crate::failure::{Failure, checked};
+use crate::link::{Dedicated, Link};
+use crate::subscription::entry::{Entry, EntryId, Stream};
 use crate::subscription::page::Pages;
 use crate::subscription::reader::is_fatal;
+use crate::subscription::stand::Stand;
 use crate::subscription::table::{Part, Table};
 
 const BLOCK: Duration = Duration::from_secs(1);
@@ -25,9 +25,27 @@ pub(crate) struct BroadcastReader {
     pub(crate) link: Arc<Link>,
     pub(crate) table: Arc<Table>,
     pub(crate) key: String,
+    /// Replay and purge delete from it: a deleted entry is no loss.
+    pub(crate) holds_dead_letters: bool,
     pub(crate) pages: Pages,
     pub(crate) stop: CancellationToken,
     pub(crate) closing: CancellationToken,
+}
+
+/// Up to where it has read.
+struct Position {
+    last: EntryId,
+    /// How many had been added by then, where the server counts.
+    added: Option<u64>,
+}
+
+impl Position {
+    fn at_end(stand: &Stand) -> Self {
+        Self {
+            last: stand.end,
+            added: stand.before_rest(stand.end),
+        }
+    }
 }
 
 impl BroadcastReader {
@@ -54,25 +72,28 @@ impl BroadcastReader {
         }
     }
 
-    async fn session(&self, position: &mut Option<EntryId>, failures: &mut u32) -> Result<(), Error> {
+    async fn session(&self, position: &mut Option<Position>, failures: &mut u32) -> Result<(), Error> {
         let Dedicated {
             mut connection, host, ..
         } = self.link.beside().await?;
-        let end = self.end().await?;
-        match position {
-            Some(before) if *before > end => {
-                // Most often a failover has lost its end: what is left of it was read.
-                tracing::error!(key = %self.key, "the stream ends before what was read last");
-                self.table.tell(Event::Gap { lost: None });
-                *position = Some(end);
-            }
-            Some(_) => {}
-            None => *position = Some(end),
+        let stand = self.stand().await?;
+        let position = position.get_or_insert_with(|| Position::at_end(&stand));
+        if position.last > stand.end {
+            // Most often a failover has lost its end: what is left of it was read.
+            tracing::error!(key = %self.key, "the stream ends before what was read last");
+            self.table.tell(Event::Gap { lost: None });
+            *position = Position::at_end(&stand);
         }
+        self.tell_unread(position, &stand);
+        let mut looked = Instant::now();
         self.table.up(Part::Reader);
         *failures = 0;
         loop {
             self.link.still_beside(host)?;
+            if looked.elapsed() >= BLOCK {
+                self.tell_unread(position, &self.stand().await?);
+                looked = Instant::now();
+            }
             let room = self.table.room();
             if room == 0 {
                 tokio::select! {
@@ -81,13 +102,12 @@ impl BroadcastReader {
                 }
                 continue;
             }
-            let after = position.unwrap_or_default();
             let mut read = redis::cmd("XREAD");
             read.arg("COUNT")
                 .arg(self.pages.count(room, 1))
                 .arg("BLOCK")
                 .arg(BLOCK.as_millis() as u64);
-            read.arg("STREAMS").arg(&self.key).arg(after.to_string());
+            read.arg("STREAMS").arg(&self.key).arg(position.last);
             let reply = timeout(BLOCK + GRACE, connection.send_packed_command(&read)).await;
             if !matches!(reply, Ok(Ok(_))) {
                 self.pages.failed();
@@ -97,33 +117,30 @@ impl BroadcastReader {
             let entries = entries(reply);
             self.pages.came(&entries);
             if let Some(last) = entries.last() {
-                *position = Some(last.id);
+                position.last = last.id;
+                position.added = position.added.map(|added| added + entries.len() as u64);
             }
             self.table
                 .add(self.table.epoch(), entries, Instant::now() + FOR_EVER);
         }
     }
 
-    /// Where the stream ends now.
-    async fn end(&self) -> Result<EntryId, Error> {
-        let mut info = redis::cmd("XINFO");
-        info.arg("STREAM").arg(&self.key);
-        let reply = match self.link.run(&info, COMMAND).await {
-            Ok(reply) => reply,
-            // It was deleted: whatever is published next makes it again.
-            Err(failure) if is_missing(&failure) => return Ok(EntryId::default()),
-            Err(failure) => return Err(failure.error),
+    /// Where the stream is now. Where it was deleted, whatever is published next makes it again.
+    async fn stand(&self) -> Result<Stand, Error> {
+        Stand::of(&self.link, &self.key, "").await
+    }
+
+    /// Tells of what was deleted before it was read.
+    fn tell_unread(&self, position: &mut Position, stand: &Stand) {
+        let Some(before) = stand.before_rest(position.last) else {
+            return;
         };
-        let Value::Array(parts) = reply else {
-            return Err(unexpected("the answer to XINFO STREAM is not understood"));
-        };
-        let mut parts = parts.into_iter();
-        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-            if name == Value::BulkString(b"last-generated-id".to_vec()) {
-                return entry_id(value).ok_or_else(|| unexpected("a stream's last id is not understood"));
-            }
+        let lost = position.added.map_or(0, |added| before.saturating_sub(added));
+        position.added = Some(before);
+        if lost > 0 && !self.holds_dead_letters {
+            tracing::error!(key = %self.key, lost, "messages were deleted from the stream before they were read");
+            self.table.tell(Event::Gap { lost: Some(lost) });
         }
-        Err(unexpected("XINFO STREAM does not tell the last id"))
     }
 }
 

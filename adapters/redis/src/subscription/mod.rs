@@ -11,4 +11,5 @@ pub(crate) mod reader;
 pub(crate) mod receiver;
 pub(crate) mod settler;
 pub(crate) mod source;
+pub(crate) mod stand;
 pub(crate) mod table;

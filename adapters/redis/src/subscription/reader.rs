@@ -17,6 +17,7 @@ use crate::subscription::claims::GIVEN_BACK;
 use crate::subscription::entry::{Entry, Stream};
 use crate::subscription::page::Pages;
 use crate::subscription::source::Source;
+use crate::subscription::stand::{Missed, Stand};
 use crate::subscription::table::{Part, Place, Table};
 
 /// What a blocking read may take longer than it blocks.
@@ -49,6 +50,9 @@ pub(crate) struct Session {
     spares_until: Instant,
     refreshed: Instant,
     tidied: Instant,
+    /// When it was last asked what others have deleted.
+    looked: Option<Instant>,
+    missed: Missed,
     /// Ordered: what is pending was not looked at on this connection.
     pub(crate) is_new: bool,
     /// Ordered: when the lease was last asked for.
@@ -104,6 +108,8 @@ impl Reader {
             },
             refreshed: now,
             tidied: now,
+            looked: None,
+            missed: Missed::default(),
             is_new: true,
             courted: None,
         };
@@ -179,6 +185,35 @@ impl Reader {
         if session.tidied.elapsed() >= Duration::from_secs(600) {
             self.forget_consumers().await?;
             session.tidied = Instant::now();
+        }
+        if session
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= self.chore_interval())
+        {
+            self.tell_unread(&mut session.missed).await?;
+            session.looked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Tells of what others have deleted before the group had it. Each of its instances does.
+    async fn tell_unread(&self, missed: &mut Missed) -> Result<(), Error> {
+        let Some(key) = self
+            .source
+            .stream
+            .as_ref()
+            .filter(|_| !self.source.holds_dead_letters)
+        else {
+            return Ok(());
+        };
+        let stand = Stand::of(&self.link, key, &self.source.group).await?;
+        if stand.misses_more(missed) {
+            tracing::error!(
+                topic = %self.source.topic,
+                group = %self.source.group,
+                "messages were deleted from the stream before this group had them"
+            );
+            self.table.tell(Event::Gap { lost: None });
         }
         Ok(())
     }
