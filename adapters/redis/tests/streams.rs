@@ -857,3 +857,38 @@ async fn a_large_batch_keeps_its_order_wherever_its_task_is() {
         .collect();
     assert!(numbers.is_sorted(), "{numbers:?}");
 }
+
+/// With room for one, which is as usual where handlers wait.
+#[tokio::test]
+async fn retries_that_wait_hold_up_no_messages() {
+    let topic = unique("turns");
+    let broker = connect(&url(), "a").await;
+    let narrow = Spec {
+        in_flight: 1,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, narrow).await;
+    publish(&broker, &topic, ["first".into()]).await;
+    let mut held = open.receive(1).await.remove(0);
+    let retry = |n: u32| Outgoing::to_inbox(topic.clone(), "g", Message::new(n.to_string()));
+    for answer in broker.publish((0..100).map(retry).collect()).await {
+        answer.unwrap();
+    }
+    publish(&broker, &topic, ["new".into()]).await;
+    let mut before = 0;
+    loop {
+        open.ack(&held).await;
+        held = open.receive(1).await.remove(0);
+        if text(&held) == "new" {
+            break;
+        }
+        before += 1;
+    }
+    assert!(before <= 2, "{before} came before it");
+    open.ack(&held).await;
+    // Nothing new: they come alone.
+    for _ in before..100 {
+        let got = open.receive(1).await.remove(0);
+        open.ack(&got).await;
+    }
+}

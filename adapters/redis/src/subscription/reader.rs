@@ -46,6 +46,8 @@ pub(crate) struct Session {
     /// Pending already, and to be handed out before anything new.
     pub(crate) backlog: VecDeque<Place>,
     swept: Option<Instant>,
+    /// Which stream was asked first when there was room for one.
+    turn: usize,
     /// Until then others may not have renewed what nobody could renew: they connect again as this side did.
     spares_until: Instant,
     refreshed: Instant,
@@ -102,6 +104,7 @@ impl Reader {
             host,
             backlog: VecDeque::new(),
             swept: None,
+            turn: 0,
             spares_until: match failures {
                 0 => now,
                 _ => now + self.lease / 3 + Backoff::RECONNECT.cap,
@@ -163,13 +166,15 @@ impl Reader {
             session.swept = self.sweep(idle).await?.then(Instant::now);
             return Ok(());
         }
-        if room == 1 {
-            // `COUNT` is per stream: with both there would be two.
-            if self.read(session, &[Stream::Inbox], 1, None).await? > 0 {
+        let streams: Vec<Stream> = self.source.streams().map(|(stream, _)| stream).collect();
+        if room == 1 && streams.len() > 1 {
+            // `COUNT` is per stream: with both there would be two. So they take turns.
+            session.turn = (session.turn + 1) % streams.len();
+            let one = &streams[session.turn..=session.turn];
+            if self.read(session, one, 1, None).await? > 0 {
                 return Ok(());
             }
         }
-        let streams: Vec<Stream> = self.source.streams().map(|(stream, _)| stream).collect();
         let each = self.pages.count(room, streams.len());
         self.read(session, &streams, each, Some(self.block())).await?;
         Ok(())
