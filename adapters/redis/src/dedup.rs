@@ -10,6 +10,7 @@ use redis::{Cmd, Value};
 use crate::failure::{Failure, unexpected};
 use crate::keys;
 use crate::link::{COMMAND, Link};
+use crate::scripts::Name;
 use crate::settings::Settings;
 
 /// A hundred years: past that the server refuses a time to live.
@@ -45,12 +46,10 @@ impl DedupStore for Marks {
 
     async fn mark(&self, scope: DedupScope<'_>, id: &[u8], window: Duration) -> Result<(), Error> {
         let window = window.min(LONGEST_WINDOW).as_millis().max(1) as u64;
-        let mut set = redis::cmd("SET");
-        set.arg(keys::handled(scope.topic, scope.group, id))
-            .arg("")
-            .arg("PX")
-            .arg(window);
-        self.run(&set).await.map(drop)
+        let key = keys::handled(scope.topic, scope.group, id);
+        let mut mark = self.link.script_of(Name::Mark, &key);
+        mark.arg(window);
+        self.run(&mark).await.map(drop)
     }
 
     fn describe(&self) -> String {

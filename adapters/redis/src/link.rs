@@ -92,6 +92,11 @@ impl Link {
         self.scripts.call(name, keys)
     }
 
+    /// The same for one key that need not be text.
+    pub(crate) fn script_of(&self, name: Name, key: &[u8]) -> Cmd {
+        self.scripts.call(name, &[key])
+    }
+
     /// Runs one command; an error reply is an error.
     pub(crate) async fn run(&self, command: &Cmd, within: Duration) -> Result<Value, Failure> {
         let deadline = Instant::now() + within;

@@ -1,6 +1,6 @@
 //! The Lua scripts. Each is loaded when a connection is made, and run by its hash.
 
-use redis::{Cmd, Script};
+use redis::{Cmd, Script, ToRedisArgs};
 
 macro_rules! scripts {
     ($($(#[$doc:meta])* $name:ident = $file:literal;)*) => {
@@ -27,6 +27,8 @@ scripts! {
     GiveBack = "give_back";
     /// Takes or renews an ordered group's lease.
     Lead = "lead";
+    /// Marks a message as handled.
+    Mark = "mark";
     /// Settles with what is emitted.
     Move = "move";
     /// Reads for an ordered group.
@@ -73,7 +75,7 @@ impl Scripts {
     }
 
     /// A call without arguments yet.
-    pub(crate) fn call(&self, name: Name, keys: &[&str]) -> Cmd {
+    pub(crate) fn call(&self, name: Name, keys: &[impl ToRedisArgs]) -> Cmd {
         let mut call = redis::cmd("EVALSHA");
         call.arg(self.0[name as usize].as_str()).arg(keys.len()).arg(keys);
         call

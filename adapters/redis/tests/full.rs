@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use common::own::Own;
 use common::*;
-use postrider_contract::{Order, Outgoing, Spec};
+use postrider_contract::{DedupScope, Order, Outgoing, Spec};
 use tokio::time::Instant;
 
 const MESSAGES: usize = 10;
@@ -119,4 +119,26 @@ async fn what_is_due_is_passed_on() {
     fill(&own).await;
     assert!(SystemTime::now() < due);
     assert_eq!(handle(&mut open, 1).await, ["x"]);
+}
+
+/// Before it is marked, nothing that a `dedup` listener has handled is acknowledged.
+#[tokio::test]
+async fn what_is_handled_is_marked() {
+    let own = start();
+    let broker = connect(&own.streams(""), "a").await;
+    let store = broker.dedup_store().unwrap();
+    let topic = unique("full");
+    let scope = DedupScope {
+        topic: &topic,
+        group: "g",
+    };
+    fill(&own).await;
+    let hour = Duration::from_secs(3600);
+    for id in [&b"7"[..], b"\0\xff", b"7"] {
+        store.mark(scope, id, hour).await.unwrap();
+        assert!(store.seen(scope, id).await.unwrap());
+    }
+    let left = own.tell(&format!("PTTL {{{topic}}}.g.handled.7")).await;
+    let left: i64 = redis::from_redis_value(left).unwrap();
+    assert!((3_590_000..=3_600_000).contains(&left), "{left}");
 }
