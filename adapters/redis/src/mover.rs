@@ -17,8 +17,10 @@ use crate::scripts::Name;
 
 /// How long it looks away at most. What another instance puts off for less, and then dies, is late by this.
 const GLANCE: Duration = Duration::from_millis(150);
-/// Passed on by one run of the script, which blocks the server meanwhile.
+/// Passed on by one run of the script, which blocks the server meanwhile, and reaches replicas as one.
 const AT_ONCE: u32 = 100;
+/// About so many bytes, too.
+const BYTES: u32 = 1_000_000;
 
 /// From a sorted set to where it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,11 +176,11 @@ impl Mover {
     /// Passes on all that is due on one route, and says when the next is.
     async fn pass_on(&self, route: &Route) -> Result<Duration, Failure> {
         let mut call = self.link.script(Name::Due, &[&route.from, &route.to]);
-        call.arg(route.kind.word()).arg(AT_ONCE);
+        call.arg(route.kind.word()).arg(AT_ONCE).arg(BYTES);
         loop {
             let answer = self.link.run(&call, COMMAND).await?;
-            let (passed, remains): (u32, i64) = redis::from_redis_value(answer).unwrap_or((0, -1));
-            if passed < AT_ONCE {
+            let remains: i64 = redis::from_redis_value(answer).unwrap_or(-1);
+            if remains != 0 {
                 return Ok(u64::try_from(remains)
                     .map_or(GLANCE, Duration::from_millis)
                     .min(GLANCE));

@@ -3,11 +3,12 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use common::detour::Detour;
 use common::own::Own;
 use common::*;
-use postrider_contract::{Broker, Bytes, Event, Order, Sharing, Spec, Topology, names};
+use postrider_contract::{Broker, Bytes, Event, Message, Order, Outgoing, Sharing, Spec, Topology, names};
 
 const MESSAGES: usize = 14;
 const SIZE: usize = 500_000;
@@ -149,4 +150,37 @@ async fn large_dead_letters_are_browsed_and_replayed() {
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(got.len(), MESSAGES);
     nothing_broke(&open);
+}
+
+/// The server does nothing else meanwhile, and replicas get it as one.
+#[tokio::test]
+async fn what_is_due_is_passed_on_a_few_at_once() {
+    let own = Own::start(&[]);
+    let topic = unique("due");
+    let former = connect(&own.streams(""), "a").await;
+    plan(&former, &spec(&topic, "g")).await;
+    let due = SystemTime::now() + Duration::from_secs(3);
+    let retry = |n: usize| {
+        let message = Message::new(n.to_string() + &"x".repeat(SIZE));
+        Outgoing::to_inbox(topic.clone(), "g", message).not_before(due)
+    };
+    for answer in former.publish((0..MESSAGES).map(retry).collect()).await {
+        answer.unwrap();
+    }
+    former.close(SOON).await.unwrap();
+    assert!(SystemTime::now() < due, "it took too long");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut pass_on = redis::cmd("EVAL");
+    pass_on.arg(include_str!("../src/scripts/due.lua")).arg(2);
+    pass_on.arg(format!("{{{topic}}}.g.delayed"));
+    pass_on.arg(format!("{{{topic}}}.g.inbox"));
+    pass_on.arg("inbox").arg(100).arg(1_000_000);
+    pass_on.exec_async(&mut own.raw().await).await.unwrap();
+    let passed = own.tell(&format!("XLEN {{{topic}}}.g.inbox")).await;
+    assert_eq!(passed, redis::Value::Int(2));
+    let broker = connect(&own.streams(""), "b").await;
+    let mut open = open(&broker, spec(&topic, "g")).await;
+    let mut got = texts(&open.receive(MESSAGES).await);
+    got.dedup();
+    assert_eq!(got.len(), MESSAGES);
 }

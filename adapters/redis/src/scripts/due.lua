@@ -1,6 +1,6 @@
 -- Passes on what is due. Every instance runs this; a frame is passed on once.
--- KEYS: sorted set, target. ARGV: 'inbox' | 'stream' | 'channel', the most to pass on.
--- Answers how many it was, and how many milliseconds remain until the next (-1: there is none).
+-- KEYS: sorted set, target. ARGV: 'inbox' | 'stream' | 'channel', the most to pass on, most bytes: the last one fills these.
+-- Answers how many milliseconds remain until the next: 0 where more is due, -1 where there is none.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
@@ -20,11 +20,7 @@ local function entry(frame)
   return fields
 end
 
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
--- A server at its maxmemory refuses what takes memory if it is a script's first write. This one removes nothing, and what
--- follows takes no more than it frees.
-redis.call('ZREM', KEYS[1], '')
-for _, frame in ipairs(due) do
+local function pass_on(frame)
   if ARGV[1] == 'inbox' then
     redis.call('XADD', KEYS[2], '*', ':frame', frame)
   elseif ARGV[1] == 'stream' then
@@ -39,8 +35,27 @@ for _, frame in ipairs(due) do
   end
   redis.call('ZREM', KEYS[1], frame)
 end
+
+-- A server at its maxmemory refuses what takes memory if it is a script's first write. This one removes nothing, and what
+-- follows takes no more than it frees.
+redis.call('ZREM', KEYS[1], '')
+local passed, bytes = 0, 0
+while passed < tonumber(ARGV[2]) and bytes < tonumber(ARGV[3]) do
+  -- One, and then a few at a time: they may be large.
+  local page = math.min(passed + 1, 10)
+  local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, page)
+  for _, frame in ipairs(due) do
+    if bytes < tonumber(ARGV[3]) then
+      pass_on(frame)
+      passed, bytes = passed + 1, bytes + #frame
+    end
+  end
+  if #due < page then
+    break
+  end
+end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
 if #first == 0 then
-  return { #due, -1 }
+  return -1
 end
-return { #due, math.max(0, tonumber(first[2]) - now) }
+return math.max(0, math.ceil(tonumber(first[2]) - now))
