@@ -11,6 +11,8 @@ mod failure;
 mod kit;
 mod replay;
 mod startup;
+#[cfg(feature = "redis")]
+mod too_late;
 
 /// One `#[tokio::test]` for each broker and each of the functions.
 macro_rules! on_every_broker {
