@@ -27,7 +27,7 @@ async fn handle_some(open: &mut Open) {
 /// What a group reads is not told to the file, nor to replicas, in a way that counts it.
 #[tokio::test]
 async fn a_server_that_came_back_has_nothing_waiting() {
-    let own = Own::start(&[]);
+    let own = Own::start(&["--appendfsync", "always"]);
     let topic = unique("depths");
     let broker = connect(&own.streams(""), "a").await;
     let mut open = open(&broker, spec(&topic, "g")).await;

@@ -82,7 +82,7 @@ async fn what_is_waiting_survives_the_server_being_killed() {
 /// Nobody could renew a lease meanwhile: whoever is back first must not take what the others are working on.
 #[tokio::test]
 async fn an_outage_takes_nothing_from_who_lives() {
-    let own = Own::start(&[]);
+    let own = Own::start(&["--appendfsync", "always"]);
     let topic = unique("outage");
     let url = own.streams("?lease=2s");
     let (one, two) = (connect(&url, "one").await, connect(&url, "two").await);
