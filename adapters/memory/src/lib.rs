@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | `capacity` | `1000000` | messages that may wait for one group; a publish waits for room until `publish_timeout` |
 //! | `retain` | `0` | how many messages each topic keeps for groups that start at the earliest |
-//! | `max_payload` | `1000000` | the largest payload in bytes |
+//! | `max_payload` | `1000000` | the largest payload in bytes; dead-letter topics and inboxes take any |
 //! | `publish_timeout` | `30s` | how long a publish waits for room, then fails as unavailable |
 //! | `connect_timeout` | `10s` | accepted as everywhere; connecting is immediate |
 //!

@@ -45,7 +45,7 @@ impl State {
             }
             _ => return Err(Refusal::Error(unknown_address())),
         };
-        if size > max_payload + self.headroom(route) {
+        if size > max_payload && self.is_public(route) {
             return Err(Refusal::Error(too_large(size, max_payload)));
         }
         if let Route::Topic(topic) = route {
@@ -118,12 +118,12 @@ impl State {
         Ok(Route::Nowhere)
     }
 
-    /// Internal topics take more, so that the largest message can still be retried and dead-lettered.
-    fn headroom(&self, route: Route) -> usize {
+    /// Whether new messages go there. Inboxes and dead-letter topics take any size: whatever was received can be put back.
+    fn is_public(&self, route: Route) -> bool {
         match route {
-            Route::Topic(topic) if self.topics[topic].dead.is_none() => 0,
-            Route::Nowhere => 0,
-            Route::Topic(_) | Route::Inbox { .. } => names::HEADROOM,
+            Route::Topic(topic) => self.topics[topic].dead.is_none(),
+            Route::Inbox { .. } => false,
+            Route::Nowhere => true,
         }
     }
 

@@ -4,9 +4,9 @@ mod common;
 
 use std::sync::Arc;
 
-use postrider_contract::{Broker, BrokerUrl, Error, ErrorKind};
+use postrider_contract::{Broker, BrokerUrl, Error, ErrorKind, Message, Outgoing, Settled, Verdict};
 
-use common::{at_once, client, open, payloads, spec, to};
+use common::{at_once, client, open, payloads, settle, spec, to};
 
 async fn connect(url: &str) -> Result<Arc<dyn Broker>, Error> {
     let url: BrokerUrl = url.parse()?;
@@ -63,6 +63,36 @@ async fn options_are_read_and_contradictions_refused() {
             .await
             .is_ok()
     );
+}
+
+/// Larger than what this connection may send: it is retried, dead-lettered and replayed all the same.
+#[tokio::test]
+async fn what_was_received_is_put_back_however_large() {
+    let size = 100_000;
+    let sender = connect("memory://sizes").await.unwrap();
+    let broker = connect("memory://sizes?max_payload=3").await.unwrap();
+    let mut wishes = spec("t", "g");
+    wishes.dead_letter = Some("t.g.dlq".into());
+    let mut sub = open(&broker, wishes).await;
+    sender
+        .publish(vec![to("t", &"x".repeat(size))])
+        .await
+        .remove(0)
+        .unwrap();
+    let first = at_once(&mut *sub.receiver).await.remove(0);
+    let copy = |message: &Message| Outgoing::to_inbox("t", "g", message.clone());
+    let emit = vec![copy(&first.message)];
+    let settled = settle(&sub.settler, &first, Verdict::Ack { emit }).await;
+    assert!(matches!(settled, Settled::Done));
+    let again = at_once(&mut *sub.receiver).await.remove(0);
+    let emit = vec![Outgoing::to_topic("t.g.dlq", again.message.clone())];
+    let settled = settle(&sub.settler, &again, Verdict::Ack { emit }).await;
+    assert!(matches!(settled, Settled::Done));
+    let mut letters = broker.dead_letters("t.g.dlq", "t", "g");
+    let id = letters.browse(None, 10).await.unwrap().remove(0).id;
+    letters.replay(&[id]).await.remove(0).unwrap();
+    let replayed = at_once(&mut *sub.receiver).await.remove(0);
+    assert_eq!(replayed.message.payload_size(), size);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //! | `exchange` | `postrider` | the topic exchange; under another name queues are called `<exchange>/…` |
 //! | `connect_timeout` | `10s` | how long connecting may take before it fails; several hosts share it |
 //! | `publish_timeout` | `30s` | how long a publish may wait for its confirm |
-//! | `max_payload` | `1000000` | the largest payload in bytes |
+//! | `max_payload` | `1000000` | the largest payload in bytes; dead-letter topics and inboxes take any |
 //! | `heartbeat` | `10s` | after about twice this a silent connection is given up; whole seconds |
 //! | `consumer_timeout` | `30m` | what the server's `consumer_timeout` is: how long a delivery may stay unsettled |
 //! | `auth` | `plain` | `external`: the client certificate is the login |

@@ -112,9 +112,9 @@ pub(crate) fn parcel(
             ));
         }
     };
-    let allowed = settings.max_payload + if internal { names::HEADROOM } else { 0 };
-    let size = outgoing.message.payload_size();
-    if size > allowed {
+    // Whatever was received can be put back: only what is new is limited.
+    let (size, allowed) = (outgoing.message.payload_size(), settings.max_payload);
+    if size > allowed && !internal {
         return Err(Error::new(
             ErrorKind::TooLarge,
             format!("the payload has {size} bytes, and `max_payload` allows {allowed}"),

@@ -253,3 +253,39 @@ async fn headers_that_fit_no_frame_are_refused() {
         Some("after")
     );
 }
+
+/// What another program sent is larger than what this one may send: it is retried, dead-lettered and replayed all the same.
+#[tokio::test]
+async fn what_was_received_is_put_back_however_large() {
+    const SIZE: usize = 2_000_000;
+    let topic = unique("large");
+    let broker = connect().await;
+    assert!(broker.capabilities().max_payload < SIZE);
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    lapin()
+        .await
+        .basic_publish(
+            "postrider".into(),
+            topic.as_str().into(),
+            BasicPublishOptions::default(),
+            &vec![b'x'; SIZE],
+            BasicProperties::default(),
+        )
+        .await
+        .unwrap();
+    let first = sub.one().await;
+    let copy = Outgoing::to_inbox(topic.as_str(), "g", first.message.clone());
+    let settled = sub.emit(&first, vec![copy]).await;
+    assert!(matches!(settled, Settled::Done));
+    let again = sub.one().await;
+    let settled = sub.emit(&again, vec![dead(&again.message, &topic, "g")]).await;
+    assert!(matches!(settled, Settled::Done));
+    let mut letters = broker.dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g");
+    let found = letters.browse(None, 10).await.unwrap();
+    letters.replay(&[found[0].id.clone()]).await.remove(0).unwrap();
+    assert_eq!(sub.one().await.message.payload_size(), SIZE);
+    // What it publishes itself is limited, also in the place of what it received.
+    let replayed = Outgoing::to_topic(topic.as_str(), first.message);
+    let error = broker.publish(vec![replayed]).await.remove(0).unwrap_err();
+    assert_eq!(error.kind(), postrider_contract::ErrorKind::TooLarge, "{error}");
+}
