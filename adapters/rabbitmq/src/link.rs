@@ -23,9 +23,11 @@ use crate::tls;
 
 /// A connection that lived this long was a good one: the next loss starts with a short wait again.
 const GOOD: Duration = Duration::from_secs(5);
-/// So often in a row must credentials be refused before a connection that once worked is given up: a broker that is
-/// starting may refuse for a moment.
+/// So often in a row must credentials be refused before a connection that once worked is told as denied: a broker that
+/// is starting may refuse for a moment.
 const REFUSALS: u32 = 3;
+/// So long refused credentials are told without asking again.
+const REFUSED: Duration = Duration::from_secs(10);
 
 /// A live connection.
 #[derive(Clone)]
@@ -54,8 +56,8 @@ struct State {
     refusals: u32,
     /// Hosts, by their places, from which an attempt got no answer.
     silent: HashSet<usize>,
-    /// Set once trying again is hopeless.
-    over: Option<Error>,
+    /// That credentials are refused, and since when. Who receives ends with it; who publishes may be given access again.
+    refused: Option<(Error, Instant)>,
 }
 
 impl Link {
@@ -112,7 +114,9 @@ impl Link {
         {
             return Ok(live.clone());
         }
-        if let Some(error) = &state.over {
+        if let Some((error, since)) = &state.refused
+            && since.elapsed() < REFUSED
+        {
             return Err(error.clone());
         }
         if state.live.take().is_some() {
@@ -246,7 +250,7 @@ impl State {
         self.refusals += 1;
         if !self.worked || self.refusals >= REFUSALS {
             if self.worked {
-                self.over = Some(error.clone());
+                self.refused = Some((error.clone(), Instant::now()));
             }
             return error;
         }

@@ -5,10 +5,11 @@ mod support;
 
 use std::time::Duration;
 
-use postrider_contract::BrokerUrl;
+use postrider_contract::{BrokerUrl, Error, ErrorKind, Outgoing};
 use postrider_own_broker::Load;
 use support::own::OwnBroker;
-use support::{connect_to, spec};
+use support::{PATIENCE, connect_to, message, publish, spec};
+use tokio::time::{Instant, sleep};
 
 const PASSWORD: &str = "hunter2";
 /// Between two batches, so slow that RabbitMQ looks at permissions again: it remembers them for a channel until that has
@@ -54,6 +55,33 @@ async fn another_password_ends_it() {
     clerk.denied("Login was refused").await;
     clerk.over("Login was refused").await;
     clerk.nothing_is_lost(connect_to(&own.url())).await;
+}
+
+/// Nothing restarts a process that only publishes.
+#[tokio::test]
+async fn a_password_that_is_given_back_lets_publish_again() {
+    let own = OwnBroker::start();
+    own.rabbitmqctl(&["add_user", "clerk", PASSWORD]);
+    permit(&own, ".*");
+    let broker = connect_to(&url(&own)).await;
+    publish(&broker, "orders", message("before")).await;
+    own.rabbitmqctl(&["change_password", "clerk", "another"]);
+    own.rabbitmqctl(&["close_all_user_connections", "clerk", "new password"]);
+    let deadline = Instant::now() + PATIENCE;
+    let kind = |result: Result<_, Error>| result.map(drop).map_err(|error| error.kind());
+    let send = || async {
+        let sent = broker.publish(vec![Outgoing::to_topic("orders", message("m"))]);
+        kind(sent.await.remove(0))
+    };
+    while send().await != Err(ErrorKind::Denied) {
+        assert!(Instant::now() < deadline, "it is told as denied");
+    }
+    own.rabbitmqctl(&["change_password", "clerk", PASSWORD]);
+    let deadline = Instant::now() + PATIENCE;
+    while send().await != Ok(()) {
+        assert!(Instant::now() < deadline, "publishing goes on");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Publishing is refused as soon as the broker looks. Consuming goes on, as the broker allows it, until the connection ends.
