@@ -42,6 +42,8 @@ impl Owner {
 pub(crate) struct DeadIndex {
     letters: BTreeMap<u64, Letter>,
     next: u64,
+    /// The entry that was read last.
+    last: Bytes,
 }
 
 #[derive(Debug)]
@@ -72,8 +74,14 @@ impl DeadIndex {
         self.next
     }
 
+    /// Whether this is the entry that was read last, and so the stream still the one that was read.
+    pub(crate) fn ends_with(&self, entry: &Entry) -> bool {
+        self.last == id(entry)
+    }
+
     pub(crate) fn add(&mut self, owner: &Owner, entry: &Entry) -> Read {
         self.next = entry.offset + 1;
+        self.last = id(entry);
         if !entry.is_mark {
             if belongs(owner, entry) {
                 let letter = Letter {
@@ -118,6 +126,11 @@ impl DeadIndex {
         {
             letter.resolved = true;
         }
+    }
+
+    /// Keeps no more of what has expired, before the first entry that is kept.
+    pub(crate) fn forget_before(&mut self, first: u64) {
+        self.letters = self.letters.split_off(&first);
     }
 
     /// Keeps no more of what is resolved, which then is unknown.

@@ -15,7 +15,7 @@ use crate::layout::{MARKS, dead_letter_stream};
 use crate::link::Live;
 use crate::outgoing::{mark, parcel};
 use crate::publisher::Answer;
-use crate::stream::StreamReader;
+use crate::stream::{Entry, PATIENCE, StreamReader};
 use crate::subscription::Shared;
 
 /// Over a gap of so many entries the reader is opened anew instead of read on.
@@ -62,14 +62,30 @@ impl RabbitDeadLetters {
             .into_iter()
             .find_map(Result::err)
             .map_or(Ok(()), Err)?;
-        let mut reader = StreamReader::open(&self.shared.lookout, &self.stream, self.index.next()).await?;
-        loop {
-            let entry = reader.next().await?;
-            if self.index.add(&self.owner, &entry) == Read::End(end.clone()) {
-                self.read = true;
-                return Ok(());
+        if !self.read_to(&end).await? {
+            self.index = DeadIndex::default();
+            self.read = false;
+            self.read_to(&end).await?;
+        }
+        self.read = true;
+        Ok(())
+    }
+
+    /// Reads on to this mark; `false` where what was read last is not there any more: the stream was cut or made anew.
+    async fn read_to(&mut self, end: &str) -> Result<bool, Error> {
+        let next = self.index.next();
+        let mut reader =
+            StreamReader::open(&self.shared.lookout, &self.stream, next.saturating_sub(1)).await?;
+        if next > 0 {
+            // Behind the end of a shorter stream nothing comes.
+            match reader.next_within(PATIENCE).await? {
+                Some(entry) if self.index.ends_with(&entry) => {}
+                _ => return Ok(false),
             }
         }
+        let end = Read::End(end.to_owned());
+        while self.index.add(&self.owner, &reader.next().await?) != end {}
+        Ok(true)
     }
 
     /// Whether there is a stream, made sure that it is one and takes marks.
@@ -102,28 +118,29 @@ impl RabbitDeadLetters {
         self.shared.publisher.send_prepared(marks).await
     }
 
-    /// The messages at these offsets, in their order; one that has expired is left out.
-    async fn fetch(&self, offsets: &[u64]) -> Result<BTreeMap<u64, Message>, Error> {
+    /// The messages at these offsets, in their order; one that has expired is left out, and forgotten.
+    async fn fetch(&mut self, offsets: &[u64]) -> Result<BTreeMap<u64, Message>, Error> {
         let mut found = BTreeMap::new();
-        let mut reader: Option<(StreamReader, u64)> = None;
+        let mut reading: Option<(StreamReader, Entry)> = None;
         for &wanted in offsets {
-            if reader
-                .as_ref()
-                .is_none_or(|(_, at)| wanted.saturating_sub(*at) > GAP)
-            {
-                reader = Some((
-                    StreamReader::open(&self.shared.lookout, &self.stream, wanted).await?,
-                    wanted,
-                ));
-            }
-            let Some((reader, at)) = &mut reader else { continue };
-            while *at <= wanted {
-                let entry = reader.next().await?;
-                *at = entry.offset + 1;
-                if entry.offset == wanted {
-                    found.insert(wanted, message(&entry));
+            let (mut reader, mut entry) = match reading {
+                Some((reader, entry)) if wanted.saturating_sub(entry.offset) <= GAP => (reader, entry),
+                _ => {
+                    let mut reader = StreamReader::open(&self.shared.lookout, &self.stream, wanted).await?;
+                    let first = reader.next().await?;
+                    if first.offset > wanted {
+                        self.index.forget_before(first.offset);
+                    }
+                    (reader, first)
                 }
+            };
+            while entry.offset < wanted {
+                entry = reader.next().await?;
             }
+            if entry.offset == wanted {
+                found.insert(wanted, message(&entry));
+            }
+            reading = Some((reader, entry));
         }
         Ok(found)
     }
@@ -211,23 +228,25 @@ impl DeadLetters for RabbitDeadLetters {
         if after.is_none() || !self.read {
             self.read_on().await?;
         }
-        let page: Vec<(u64, Bytes)> = self
-            .index
-            .open_after(after)
-            .take(max)
-            .map(|(offset, id)| (offset, id.clone()))
-            .collect();
-        let offsets: Vec<u64> = page.iter().map(|(offset, _)| *offset).collect();
-        let mut messages = self.fetch(&offsets).await?;
-        Ok(page
-            .into_iter()
-            .filter_map(|(offset, id)| {
-                Some(DeadLetter {
-                    id,
-                    message: messages.remove(&offset)?,
-                })
-            })
-            .collect())
+        loop {
+            let page: Vec<(u64, Bytes)> = self
+                .index
+                .open_after(after)
+                .take(max)
+                .map(|(offset, id)| (offset, id.clone()))
+                .collect();
+            let offsets: Vec<u64> = page.iter().map(|(offset, _)| *offset).collect();
+            let mut messages = self.fetch(&offsets).await?;
+            // Where all of a page has expired, it is forgotten now, and the next one is looked at.
+            if messages.is_empty() && !page.is_empty() {
+                continue;
+            }
+            let letter = |(offset, id)| {
+                let message = messages.remove(&offset)?;
+                Some(DeadLetter { id, message })
+            };
+            return Ok(page.into_iter().filter_map(letter).collect());
+        }
     }
 
     async fn replay(&mut self, ids: &[Bytes]) -> Vec<Result<(), Error>> {

@@ -20,7 +20,7 @@ use crate::quarantine::is_parse_error;
 /// How far the broker reads ahead.
 const PREFETCH: u16 = 200;
 /// What is known to be there comes within this.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// One entry of a stream.
 pub(crate) struct Entry {
