@@ -45,8 +45,9 @@
 //!
 //! - **Streams keep everything.** A replayed or purged dead letter is hidden, not deleted; its disk space comes back when
 //!   the stream is deleted, or by a policy with `max-age`. Each look at the dead letters adds one small mark.
-//! - **Switching `ordered`** moves a group to another queue. Starting is refused while the former one has messages or
-//!   consumers, and the error says what to do; then its bindings are taken away.
+//! - **Switching `ordered`**, or `broadcast` on, leaves a group's queue. Starting is refused while the former one has messages
+//!   or consumers, and the error says what to do; then its bindings are taken away.
+//! - **A group that is renamed** leaves its queue bound: it fills until somebody deletes it, `rabbitmqctl delete_queue`.
 //! - **`topology = verify`** finds what is missing and what differs. AMQP does not tell bindings, so these are taken on
 //!   trust.
 //! - **Depths.** What waits is exact; dead letters lag some seconds; what is unsettled or in the ladder AMQP does not tell

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use lapin::ExchangeKind;
+use lapin::{ExchangeKind, Queue};
 use postrider_contract::{Error, ErrorKind, Order, Problem, Sharing, Spec, Start, Topology as Mode, names};
 
 use crate::declare::{Declarer, Fault};
@@ -249,69 +249,57 @@ impl Topology {
         declarer
             .queue(&queue, group_queue(&self.layout.exchange, &fallback, ordered))
             .await?;
-        let inbox = self.layout.inbox(topic, group);
-        declarer.bind_queue(&queue, &self.layout.exchange, topic).await?;
-        declarer.bind_queue(&queue, INBOX, &inbox).await?;
-        declarer
-            .bind_queue(&queue, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
-            .await?;
-        declarer
-            .bind_queue(&queue, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
-            .await
+        for (exchange, key) in self.bindings(spec) {
+            declarer.bind_queue(&queue, exchange, &key).await?;
+        }
+        Ok(())
     }
 
-    /// The same, where the listener has no queue of the other kind or leaves it now.
+    /// What the queue of a listener's group receives by.
+    fn bindings(&self, spec: &Spec) -> [(&str, String); 4] {
+        let topic = spec.topic();
+        let inbox = self.layout.inbox(topic, &spec.group);
+        let from_ladder = [Destination::Inbox(&inbox), Destination::Topic(topic)].map(ladder::arrives);
+        let [to_inbox, to_topic] = from_ladder.map(|key| (LADDER_EXIT, key));
+        [
+            (&*self.layout.exchange, topic.to_string()),
+            (INBOX, inbox),
+            to_inbox,
+            to_topic,
+        ]
+    }
+
+    /// The same, where the listener has no queue of another kind or leaves it now.
     async fn own_alone(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
         // Before anything is bound: what is refused would fill without a reader, and keep the former version from starting
         // again as well. And once more when it is bound, for what came meanwhile.
-        self.other_queue(declarer, spec).await?;
+        self.former_queues(declarer, spec).await?;
         self.own(declarer, spec).await?;
-        match self.other_queue(declarer, spec).await? {
-            Some(other) => self.leave(declarer, spec, &other).await,
-            None => Ok(()),
+        for former in self.former_queues(declarer, spec).await? {
+            for (exchange, key) in self.bindings(spec) {
+                declarer.unbind_queue(&former, exchange, &key).await?;
+            }
         }
+        Ok(())
     }
 
-    /// `ordered` was switched: the queue of the other kind, which must be empty and idle.
-    async fn other_queue(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<Option<String>, Fault> {
-        if spec.sharing == Sharing::Broadcast {
-            return Ok(None);
-        }
-        let ordered = spec.order == Order::ByKey;
-        let other = self.layout.queue(spec.topic(), &spec.group, !ordered);
-        let Some(found) = declarer.look(&other).await? else {
-            return Ok(None);
+    /// `ordered` or `broadcast` was switched: the group's queues of another kind, which must be empty and idle.
+    async fn former_queues(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<Vec<String>, Fault> {
+        let (kinds, switched): (&[bool], _) = match (spec.sharing, spec.order) {
+            (Sharing::Broadcast, _) => (&[false, true], "`broadcast` was switched on"),
+            (Sharing::Group, Order::ByKey) => (&[false], "`ordered` was switched on"),
+            (Sharing::Group, Order::None) => (&[true], "`ordered` was switched off"),
         };
-        if found.message_count() == 0 && found.consumer_count() == 0 {
-            return Ok(Some(other));
+        let mut idle = Vec::new();
+        for ordered in kinds {
+            let former = self.layout.queue(spec.topic(), &spec.group, *ordered);
+            match declarer.look(&former).await? {
+                None => {}
+                Some(found) if found.message_count() == 0 && found.consumer_count() == 0 => idle.push(former),
+                Some(found) => return Err(still_used(switched, &former, &found)),
+            }
         }
-        Err(Fault::new(
-            ErrorKind::Topology,
-            format!(
-                "`ordered` was switched {}, and the group's former queue `{other}` still has {} messages and {} consumers",
-                if ordered { "on" } else { "off" },
-                found.message_count(),
-                found.consumer_count()
-            ),
-            format!(
-                "let the former version empty it and stop all its instances, then start this one; or, to give up \
-                 what is in it, delete it: rabbitmqctl delete_queue '{other}'"
-            ),
-        ))
-    }
-
-    /// Takes away what the former queue receives by.
-    async fn leave(&self, declarer: &mut Declarer<'_>, spec: &Spec, other: &str) -> Result<(), Fault> {
-        let (topic, group) = (spec.topic(), &spec.group);
-        let inbox = self.layout.inbox(topic, group);
-        declarer.unbind_queue(other, &self.layout.exchange, topic).await?;
-        declarer.unbind_queue(other, INBOX, &inbox).await?;
-        declarer
-            .unbind_queue(other, LADDER_EXIT, &ladder::arrives(Destination::Inbox(&inbox)))
-            .await?;
-        declarer
-            .unbind_queue(other, LADDER_EXIT, &ladder::arrives(Destination::Topic(topic)))
-            .await
+        Ok(idle)
     }
 
     /// What no declaration could mend.
@@ -388,6 +376,21 @@ impl Topology {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn still_used(switched: &str, former: &str, found: &Queue) -> Fault {
+    Fault::new(
+        ErrorKind::Topology,
+        format!(
+            "{switched}, and the group's former queue `{former}` still has {} messages and {} consumers",
+            found.message_count(),
+            found.consumer_count()
+        ),
+        format!(
+            "let the former version empty it and stop all its instances, then start this one; or, to give up \
+             what is in it, delete it: rabbitmqctl delete_queue '{former}'"
+        ),
+    )
 }
 
 fn needs_the_ladder(specs: &[Spec]) -> bool {
