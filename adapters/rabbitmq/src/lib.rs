@@ -46,7 +46,9 @@
 //! - **Streams keep everything.** A replayed or purged dead letter is hidden, not deleted; its disk space comes back when
 //!   the stream is deleted, or by a policy with `max-age`. Each look at the dead letters adds one small mark.
 //! - **Switching `ordered`**, or `broadcast` on, leaves a group's queue. Starting is refused while the former one has messages
-//!   or consumers, and the error says what to do; then its bindings are taken away.
+//!   or consumers; then its bindings are taken away. It receives until then, so stop what publishes to the topic until the
+//!   former version has emptied it and has stopped. Or give the listener another `group` and start it beside the former
+//!   version; once that has handled what is older, stop it and delete its queue. What came meanwhile both have handled.
 //! - **A group that is renamed** leaves its queue bound: it fills until somebody deletes it, `rabbitmqctl delete_queue`.
 //! - **`topology = verify`** finds what is missing and what differs. AMQP does not tell bindings, so these are taken on
 //!   trust.

@@ -387,8 +387,9 @@ fn still_used(switched: &str, former: &str, found: &Queue) -> Fault {
             found.consumer_count()
         ),
         format!(
-            "let the former version empty it and stop all its instances, then start this one; or, to give up \
-             what is in it, delete it: rabbitmqctl delete_queue '{former}'"
+            "stop what publishes to the topic until the former version has emptied it and all its instances have \
+             stopped, then start this one; or give this one another `group`; or, to give up what is in it, delete it: \
+             rabbitmqctl delete_queue '{former}'"
         ),
     )
 }

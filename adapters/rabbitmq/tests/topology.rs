@@ -451,7 +451,7 @@ async fn switching_ordered_leaves_nothing_behind() {
     publish(&broker, &topic, message("left")).await;
     let found = problems(&broker, &ordered, Topology::Declare).await;
     let text = found.iter().map(ToString::to_string).collect::<String>();
-    for part in ["switched on", "1 messages", "delete_queue"] {
+    for part in ["switched on", "1 messages", "stop what publishes", "delete_queue"] {
         assert!(text.contains(part), "{part} is missing in {text:?}");
     }
     // The refused version leaves nothing behind that would keep the former one from starting again.
