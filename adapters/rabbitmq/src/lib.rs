@@ -49,6 +49,9 @@
 //!   or consumers; then its bindings are taken away. It receives until then, so stop what publishes to the topic until the
 //!   former version has emptied it and has stopped. Or give the listener another `group` and start it beside the former
 //!   version; once that has handled what is older, stop it and delete its queue. What came meanwhile both have handled.
+//! - **Priorities** are not sent: a header `priority` is content, as on other brokers. From RabbitMQ 4.0 on queues deliver by
+//!   the property of that name, so what other programs send with it comes out of order. It arrives as a header, and retries
+//!   have it as that alone.
 //! - **A group that is renamed** leaves its queue bound: it fills until somebody deletes it, `rabbitmqctl delete_queue`.
 //! - **`topology = verify`** finds what is missing and what differs. AMQP does not tell bindings, so these are taken on
 //!   trust.

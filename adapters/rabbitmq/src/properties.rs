@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `message-id`, `content-type`, `correlation-id`, `reply-to`, `content-encoding`, `type`, `app-id` | the property |
 //! | `timestamp` (ms) | the property (s), and `timestamp_in_ms` in the table, as RabbitMQ's own interceptor names it |
-//! | `priority` | the property |
 //! | the partition key | `partition-key` in the table |
 //! | every other | the table, with its type |
 //!
 //! What does not fit a property (over 255 bytes, or no text) stays in the table under the same name. A table holds a name
-//! once: further values of a name travel in `postrider-repeated`.
+//! once: further values of a name travel in `postrider-repeated`. The property `priority` arrives as a header and is never
+//! sent: quorum queues deliver by it from RabbitMQ 4.0 on.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -362,9 +362,6 @@ fn as_property(
         }
         ("type", Some(text), _) if properties.kind().is_none() => Ok(properties.with_type(text)),
         ("app-id", Some(text), _) if properties.app_id().is_none() => Ok(properties.with_app_id(text)),
-        ("priority", _, Value::Int(level @ 0..=255)) if properties.priority().is_none() => {
-            Ok(properties.with_priority(*level as u8))
-        }
         (names::TIMESTAMP, _, Value::Int(milliseconds @ 0..)) if properties.timestamp().is_none() => {
             Ok(properties.with_timestamp(*milliseconds as u64 / 1000))
         }

@@ -5,9 +5,9 @@ mod support;
 use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use lapin::types::{AMQPValue, DecimalValue, FieldTable};
-use postrider_contract::{Message, Origin, Outgoing, Settled, Value, names};
+use postrider_contract::{Message, Origin, Outgoing, Settled, Topology, Value, names};
 use support::{connect, dead, lapin, message, open, publish, spec, unique};
 
 fn every_type() -> FieldTable {
@@ -219,6 +219,36 @@ async fn control_properties_are_kept_but_not_live() {
     let mut letters = broker.dead_letters(&names::dead_letter_topic(&topic, "g"), &topic, "g");
     assert_eq!(letters.browse(None, 10).await.unwrap().len(), 1);
     assert!(other.within(Duration::from_millis(500)).await.is_none());
+}
+
+/// A header of that name says nothing to the broker: a quorum queue delivers by priority from RabbitMQ 4.0 on, and that would
+/// break the order of an `ordered` listener. A copy of a message that has one keeps it as a header.
+#[tokio::test]
+async fn a_priority_is_content() {
+    let topic = unique("priority");
+    let broker = connect().await;
+    broker
+        .plan(&[spec(&topic, "g")], Topology::Declare)
+        .await
+        .unwrap();
+    let sent = message("m").with_header("priority", 7i64);
+    let ways = [
+        Outgoing::to_topic(topic.as_str(), sent.clone()),
+        Outgoing::to_inbox(topic.as_str(), "g", sent),
+    ];
+    for way in ways {
+        broker.publish(vec![way]).await.remove(0).unwrap();
+        let options = BasicGetOptions { no_ack: true };
+        let got = lapin()
+            .await
+            .basic_get(format!("{topic}.g").into(), options)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(*got.properties.priority(), None);
+        let headers = got.properties.headers().as_ref().unwrap().inner();
+        assert_eq!(headers.get("priority"), Some(&AMQPValue::LongLongInt(7)));
+    }
 }
 
 /// Headers that do not fit a frame would close the connection: they are refused, and others are not disturbed.

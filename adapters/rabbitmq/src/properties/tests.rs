@@ -18,7 +18,6 @@ fn full() -> Message {
         .with_header("content-encoding", "gzip")
         .with_header("type", "t")
         .with_header("app-id", "a")
-        .with_header("priority", 3i64)
         .with_header(names::TIMESTAMP, 1_700_000_000_123i64)
         .with_header("a-bool", true)
         .with_header("b-int", i64::MIN)
@@ -33,6 +32,7 @@ fn full() -> Message {
             },
         )
         .with_header("g\r\n\0", "odd name, odd value \r\n\0")
+        .with_header("priority", 3i64)
 }
 
 #[test]
