@@ -7,10 +7,14 @@
 //! | the partition key | `partition-key` in the table |
 //! | every other | the table, with its type |
 //!
+//! A header that would steer the broker, or be taken for the partition key, travels as `postrider-original-<name>`. One that
+//! another program sent to steer the broker arrives under that name.
+//!
 //! What does not fit a property (over 255 bytes, or no text) stays in the table under the same name. A table holds a name
 //! once: further values of a name travel in `postrider-repeated`. The property `priority` arrives as a header and is never
 //! sent: quorum queues deliver by it from RabbitMQ 4.0 on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -56,6 +60,25 @@ fn controls_the_broker(name: &str) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
+/// Whether a header travels under another name; one that looks as if it did has to, too, to be told apart.
+fn is_renamed(name: &str) -> bool {
+    let original = name.trim_start_matches(names::ORIGINAL_PREFIX);
+    original == KEY || controls_the_broker(original)
+}
+
+/// The name that a header travels under, where that is another. What looks like one already and has no room keeps its own.
+fn renamed(name: &str) -> Option<String> {
+    let fits = name.len() + names::ORIGINAL_PREFIX.len() < LONGEST_NAME;
+    let renames = is_renamed(name) && (fits || !name.starts_with(names::ORIGINAL_PREFIX));
+    renames.then(|| format!("{}{name}", names::ORIGINAL_PREFIX))
+}
+
+/// The name of a header that travelled under another. One as long as AMQP allows may have been cut.
+fn original(name: &str) -> Option<&str> {
+    let original = name.strip_prefix(names::ORIGINAL_PREFIX)?;
+    (name.len() < LONGEST_NAME && is_renamed(original)).then_some(original)
+}
+
 /// What dead-lettering inside the broker leaves behind.
 fn tells_of_a_death(name: &str) -> bool {
     name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-")
@@ -84,12 +107,8 @@ pub(crate) fn outbound(message: &Message, for_stream: bool) -> Result<BasicPrope
                 Err(without) => properties = without,
             }
         }
-        if controls_the_broker(name) {
-            let name = format!("{}{name}", names::ORIGINAL_PREFIX);
-            table.add(&name, values::outbound(value))?;
-        } else {
-            table.add(name, values::outbound(value))?;
-        }
+        let name = renamed(name).map_or(Cow::Borrowed(name), Cow::Owned);
+        table.add(&name, values::outbound(value))?;
     }
     let Table {
         first: mut table,
@@ -237,7 +256,7 @@ pub(crate) fn inbound(properties: &BasicProperties, payload: Vec<u8>, by_return_
             format!("{}{name}", names::ORIGINAL_PREFIX).into(),
             values::inbound(value),
         )),
-        _ => headers.push((name.into(), values::inbound(value))),
+        _ => headers.push((original(name).unwrap_or(name).into(), values::inbound(value))),
     };
     // In the order in which they were written: the first value of each name, those whose type a stream does not keep too,
     // and then the others.
