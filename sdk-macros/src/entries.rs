@@ -8,7 +8,7 @@ use syn::parse::{Parse, Parser};
 use syn::{Lit, LitStr};
 
 use crate::problems::Problems;
-use crate::suggest::nearest;
+use crate::suggest;
 
 /// One of them.
 pub(crate) struct Entry {
@@ -70,16 +70,21 @@ pub(crate) fn read(tokens: TokenStream, place: Place<'_>, problems: &mut Problem
         };
         let name = entry.name();
         if !place.keys.contains(&name.as_str()) {
-            let near = nearest(&name, place.keys);
+            let written = suggest::inside(&name, place.keys);
+            let near = match written {
+                Some((outer, _)) => Some(outer),
+                None => suggest::nearest(&name, place.keys),
+            };
             entries.meant.extend(near.map(str::to_owned));
             let inside = place
                 .inside
                 .map(|option| format!(" of `{option}`"))
                 .unwrap_or_default();
             let all = place.all();
-            let help = match near {
-                Some(near) => format!("did you mean `{near}`?\n= note: {all}"),
-                None => all,
+            let help = match (written, near) {
+                (Some((_, example)), _) => format!("write `{example}`\n= note: {all}"),
+                (None, Some(near)) => format!("did you mean `{near}`?\n= note: {all}"),
+                (None, None) => all,
             };
             problems.span(entry.key.span(), format!("unknown option `{name}`{inside}"), help);
         } else if entries.good.iter().any(|other| other.name() == name) {

@@ -36,7 +36,8 @@ use proc_macro::TokenStream;
 /// ```
 ///
 /// The function stays as it is and can be called, in a test for instance. Beside it comes a hidden struct of the same name,
-/// by which `listeners!` finds it; a private listener that is never listed is dead code, and rustc says so.
+/// by which `listeners!` finds it; a private listener that is never listed is dead code, and rustc says so. A module of that name
+/// cannot stand beside it, nor `mod reserve; pub use reserve::reserve;`: list `reserve::reserve`.
 ///
 /// # Options
 ///

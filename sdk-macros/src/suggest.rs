@@ -1,7 +1,7 @@
 //! What was probably meant by an unknown option.
 
 /// What people who come from elsewhere write.
-const ELSEWHERE: [(&str, &str); 19] = [
+const ELSEWHERE: [(&str, &str); 18] = [
     ("channel", "topic"),
     ("queue", "topic"),
     ("subject", "topic"),
@@ -17,11 +17,37 @@ const ELSEWHERE: [(&str, &str); 19] = [
     ("reply", "publish"),
     ("output", "publish"),
     ("max_attempts", "attempts"),
-    ("max_retries", "retry"),
     ("delay", "backoff"),
     ("interval", "wait"),
     ("ttl", "window"),
 ];
+
+/// What stands inside of another option, under our word or another's: that option, and how it is written there.
+const INSIDE: [(&str, &str, &str); 15] = [
+    ("attempts", "retry", "retry(attempts = 5)"),
+    ("max_attempts", "retry", "retry(attempts = 5)"),
+    ("retries", "retry", "retry(attempts = 5)"),
+    ("max_retries", "retry", "retry(attempts = 5)"),
+    ("backoff", "retry", "retry(backoff = \"200ms..30s\")"),
+    ("delay", "retry", "retry(backoff = \"200ms..30s\")"),
+    ("max_age", "retry", "retry(max_age = \"24h\")"),
+    ("size", "batch", "batch(size = 100)"),
+    ("batch_size", "batch", "batch(size = 100)"),
+    ("wait", "batch", "batch(size = 100, wait = \"50ms\")"),
+    ("linger", "batch", "batch(size = 100, wait = \"50ms\")"),
+    ("failures", "breaker", "breaker(failures = 10, pause = \"30s\")"),
+    ("pause", "breaker", "breaker(failures = 10, pause = \"30s\")"),
+    ("window", "dedup", "dedup(window = \"24h\")"),
+    ("ttl", "dedup", "dedup(window = \"24h\")"),
+];
+
+/// How it is written where it stands inside of one of these keys, and that key.
+pub(crate) fn inside<'a>(name: &str, keys: &[&'a str]) -> Option<(&'a str, &'static str)> {
+    let lower = name.to_ascii_lowercase();
+    let (_, outer, example) = INSIDE.iter().find(|(theirs, ..)| *theirs == lower)?;
+    let key = keys.iter().find(|key| *key == outer)?;
+    Some((key, example))
+}
 
 /// The key that is most like this, if any is.
 pub(crate) fn nearest<'a>(name: &str, keys: &[&'a str]) -> Option<&'a str> {
@@ -66,6 +92,9 @@ mod tests {
         assert_eq!(nearest("workers", &keys), Some("concurrency"));
         assert_eq!(nearest("colour", &keys), None);
         assert_eq!(nearest("dlq", &["topic"]), None);
+        assert_eq!(inside("retries", &keys), Some(("retry", "retry(attempts = 5)")));
+        assert_eq!(inside("retries", &["topic"]), None);
+        assert_eq!(inside("topic", &keys), None);
     }
 
     #[test]

@@ -12,6 +12,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let Ok(duration) = humantime::parse_duration(text.trim()) else {
         return Err(format!("{text:?} is no duration"));
     };
+    // Nothing that a listener waits for takes months, and `5M` is meant to be five minutes.
+    if text.contains('M') {
+        return Err(format!(
+            "`M` of the duration {text:?} is a month; a minute is `m`"
+        ));
+    }
     if duration.is_zero() {
         return Err(format!("the duration {text:?} is zero"));
     }
@@ -207,6 +213,10 @@ mod tests {
     fn durations() {
         assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(
+            duration("5M"),
+            Err("`M` of the duration \"5M\" is a month; a minute is `m`".to_owned())
+        );
         assert_eq!(duration("0s"), Err("the duration \"0s\" is zero".to_owned()));
         for wrong in [
             "",

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::contract::{Backoff, Error, ErrorKind, Topology};
+use crate::contract::{Backoff, Error, ErrorKind, Topology, parse_duration};
 use crate::listener::{Breaker, Dedup, Rate, Settings};
 
 /// The file that is read from the working directory, where it exists.
@@ -234,13 +234,7 @@ impl Config {
 
     /// How long a drain may take.
     pub(crate) fn drain_deadline(&self, problems: &mut Vec<String>) -> Option<Duration> {
-        self.read(
-            "app",
-            "drain_deadline",
-            DURATION,
-            |text| humantime::parse_duration(text).ok(),
-            problems,
-        )
+        self.read("app", "drain_deadline", DURATION, parse_duration, problems)
     }
 
     /// Whether to count and time through the `metrics` facade.
@@ -340,9 +334,7 @@ const BACKOFF: &str = "a range such as 200ms..30s or linear 1s..30s, or a fixed 
 const DURATION: &str = "a duration above zero, such as 500ms, 10s, 5m";
 
 fn duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text)
-        .ok()
-        .filter(|duration| !duration.is_zero())
+    parse_duration(text).filter(|duration| !duration.is_zero())
 }
 
 fn positive(text: &str) -> Option<u32> {

@@ -49,7 +49,7 @@ pub use headers::{Headers, Value};
 pub use message::Message;
 pub use settle::{Settled, Settlement, Verdict};
 pub use spec::{Order, Problem, Sharing, Source, Spec, Start, Topology};
-pub use url::{BrokerUrl, Options, Secret};
+pub use url::{BrokerUrl, Options, Secret, parse_duration};
 
 /// Re-exported so that an adapter needs no version of its own.
 pub use async_trait::async_trait;

@@ -154,6 +154,13 @@ pub struct Options {
     problems: Vec<String>,
 }
 
+/// A duration such as `200ms`, `30s`, `5m`, `24h`. `5M`, which is five months elsewhere and was meant to be minutes, is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|_| !text.contains('M'))
+}
+
 impl Options {
     /// The option as text, `None` where it is not given.
     pub fn text(&mut self, name: &'static str) -> Option<String> {
@@ -164,7 +171,7 @@ impl Options {
     /// The option as a duration such as `200ms`, `30s`, `5m`, `24h`.
     pub fn duration(&mut self, name: &'static str, default: Duration) -> Duration {
         self.with(name, default, "a duration such as 200ms, 30s, 5m", |text| {
-            humantime::parse_duration(text).ok()
+            parse_duration(text)
         })
     }
 
@@ -175,9 +182,7 @@ impl Options {
             humantime::format_duration(least)
         );
         self.with(name, default, &allowed, |text| {
-            humantime::parse_duration(text)
-                .ok()
-                .filter(|given| *given >= least)
+            parse_duration(text).filter(|given| *given >= least)
         })
     }
 

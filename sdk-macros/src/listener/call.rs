@@ -66,9 +66,9 @@ pub(super) fn single(options: &Options, function: &Function, root: &Root) -> Tok
     let call = call(function, &parameters, &outcome, &quote_spanned!(site=> __cx));
     quote_spanned! {site=>
         #[automatically_derived]
-        impl #name { #inner }
+        impl __Handler { #inner }
         #[automatically_derived]
-        impl #root::Single for #name { #call }
+        impl #root::Single for __Handler { #call }
     }
 }
 
@@ -100,14 +100,14 @@ pub(super) fn many(function: &Function, root: &Root) -> TokenStream {
     );
     quote_spanned! {site=>
         #[automatically_derived]
-        impl #name {
+        impl __Handler {
             async fn #name(#parameters) -> #outcomes {
                 #lets
                 #method(#name(__items, #arguments).await, __count)
             }
         }
         #[automatically_derived]
-        impl #root::Many for #name {
+        impl #root::Many for __Handler {
             type Items = #items;
             #admits
             #call

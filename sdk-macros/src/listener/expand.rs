@@ -35,8 +35,10 @@ pub(crate) fn listener(options: &Options, function: &Function) -> TokenStream {
         #declaration
         #head
         const _: () = {
+            // Private, as the types that the function takes may be.
+            struct __Handler;
             #[automatically_derived]
-            impl #root::Listener for #name {
+            impl #root::Listener for __Handler {
                 const SETTINGS: #root::Settings = #settings;
                 #check
             }
@@ -44,7 +46,7 @@ pub(crate) fn listener(options: &Options, function: &Function) -> TokenStream {
             #[automatically_derived]
             impl #root::Register for #name {
                 fn register(self) -> #root::Registration {
-                    #root::Registration::#kind::<Self>()
+                    #root::Registration::#kind::<__Handler>()
                 }
             }
             #ackers

@@ -61,6 +61,12 @@ impl Registration {
         }
     }
 
+    /// What the attribute says.
+    #[doc(hidden)]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// The listener's name.
     pub fn name(&self) -> &str {
         self.settings.name

@@ -12,4 +12,7 @@ async fn nothing_like_it(_order: Bytes) {}
 #[listener(topic = "order.created", retry(attempts = 5, delay = "1s"))]
 async fn inside_retry(_order: Bytes) {}
 
+#[listener(topic = "order.created", retries = 5)]
+async fn what_stands_inside_of_another(_order: Bytes) {}
+
 fn main() {}

@@ -1,7 +1,7 @@
 //! What is written is what the runtime is told.
 use std::time::Duration;
 
-use postrider::__private::{AckMode, Backoff, Dedup, Listener, Retry, Settings, Start};
+use postrider::__private::{AckMode, Backoff, Dedup, Register, Retry, Settings, Start};
 use postrider::prelude::*;
 
 #[listener(
@@ -51,8 +51,8 @@ async fn copies(_prices: Vec<Bytes>) {}
 #[listener(topic = "payment.settled", retry(attempts = 1), ack = manual, start = new)]
 async fn r#move(_payment: Bytes, _ack: Acker) {}
 
-fn settings<L: Listener>(_: L) -> Settings {
-    L::SETTINGS
+fn settings(listener: impl Register) -> Settings {
+    listener.register().settings().clone()
 }
 
 fn main() {
