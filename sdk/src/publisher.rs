@@ -91,6 +91,9 @@ impl Publisher {
 
     /// Sends a message to its type's topic.
     ///
+    /// Where the future is dropped, as by a timeout, a message that still waits for a connection is not sent, and one that is on
+    /// its way may or may not arrive.
+    ///
     /// # Errors
     /// By [kind](Error::kind): `TooLarge`, `Rejected` (nothing was sent or kept), `Unavailable` (try again),
     /// `Unconfirmed` (it may or may not be there: send it again with [`Draft::id`] set to [`Error::message_id`]).

@@ -23,6 +23,8 @@ use crate::topology::Topology;
 /// So many bytes of publishes that nobody waits for any more may be without a confirm. The client library keeps what it
 /// cannot write, and a broker that does not get on with one queue stops reading.
 const MOST_GIVEN_UP: usize = 16 << 20;
+/// So many batches may wait, in any case, that nobody waits for any more.
+const FEW: usize = 64;
 
 /// A batch whose answers are coming in.
 struct Open {
@@ -31,6 +33,13 @@ struct Open {
     missing: usize,
     /// How many were sent, from the first.
     sent: usize,
+}
+
+impl Open {
+    /// Nothing of it was sent, and nobody waits for it any more.
+    fn is_abandoned(&self) -> bool {
+        self.sent == 0 && self.batch.answer.is_closed()
+    }
 }
 
 pub(crate) struct PublishLoop {
@@ -42,6 +51,8 @@ pub(crate) struct PublishLoop {
     next_batch: u64,
     /// Batches that have not been sent, or of the first not all.
     waiting: VecDeque<u64>,
+    /// How many came since those that wait were looked through.
+    unlooked: usize,
     /// Batches in the order of their deadlines, which is the order they came in.
     deadlines: VecDeque<u64>,
     flying: FuturesUnordered<Flight>,
@@ -64,6 +75,7 @@ impl PublishLoop {
             open: HashMap::new(),
             next_batch: 0,
             waiting: VecDeque::new(),
+            unlooked: 0,
             deadlines: VecDeque::new(),
             flying: FuturesUnordered::new(),
             flights: Flights::default(),
@@ -134,9 +146,25 @@ impl PublishLoop {
                 self.open.insert(self.next_batch, open);
                 self.waiting.push_back(self.next_batch);
                 self.deadlines.push_back(self.next_batch);
+                self.unlooked += 1;
+                if self.unlooked > FEW + self.waiting.len() / 2 {
+                    self.drop_abandoned();
+                }
             }
             Request::Finish(done) => self.finishing = Some(done),
         }
+    }
+
+    /// Lets go of what nobody waits for any more: with no broker to be reached, it would fill the memory until its deadline.
+    fn drop_abandoned(&mut self) {
+        self.unlooked = 0;
+        self.waiting.retain(|number| {
+            let waits = self.open.get(number).is_some_and(|open| !open.is_abandoned());
+            if !waits {
+                self.open.remove(number);
+            }
+            waits
+        });
     }
 
     /// Sends what waits, where there is a channel that takes it; otherwise sees to it that there will be one.
@@ -164,7 +192,9 @@ impl PublishLoop {
         }
         let (channel, unwritten) = (session.channel.clone(), session.unwritten.clone());
         while let Some(&number) = self.waiting.front() {
-            let Some(open) = self.open.get_mut(&number) else {
+            let open = self.open.get_mut(&number);
+            let Some(open) = open.filter(|open| !open.is_abandoned()) else {
+                self.open.remove(&number);
                 self.waiting.pop_front();
                 continue;
             };

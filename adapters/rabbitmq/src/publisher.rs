@@ -32,7 +32,7 @@ pub(crate) enum Request {
     Finish(oneshot::Sender<()>),
 }
 
-/// Hands batches to the loop that sends them. Dropping a waiting call loses nothing: what was handed over is sent.
+/// Hands batches to the loop that sends them. Where a waiting call is dropped, a batch that is not begun is not sent any more.
 pub(crate) struct Publisher {
     requests: mpsc::UnboundedSender<Request>,
     timeout: Duration,

@@ -5,12 +5,13 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use postrider_contract::{Broker, ErrorKind, Message, Outgoing, Topology};
+use futures_util::future::join_all;
+use postrider_contract::{Broker, Bytes, ErrorKind, Message, Outgoing, Topology};
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, message, open, publish, spec, unique};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// 2,000 publishes in several calls at once, one in ten to a topic that nobody receives: exactly those are told so. The
 /// client library mixes some of them up, which is why every return is matched by the adapter.
@@ -128,6 +129,52 @@ fn run_short_of_memory(own: &OwnBroker) {
     {
         assert!(Instant::now() < deadline, "it is short of memory");
     }
+}
+
+/// What nobody waits for any more, as after a timeout of the caller's, is not sent when the broker takes something again: it
+/// would go before what somebody waits for, and once more beside the caller's next attempt. Nor does it take memory meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_dropped_before_it_is_sent_is_not_sent() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url()).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("before")).await;
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    let sending = |id: &'static str| {
+        let broker = broker.clone();
+        tokio::spawn(async move { send(&broker, id).await })
+    };
+    let sent = sending("sent");
+    let deadline = Instant::now() + PATIENCE;
+    while !own
+        .rabbitmqctl(&["-q", "list_connections", "state"])
+        .contains("blocked")
+    {
+        assert!(Instant::now() < deadline, "the connection is blocked");
+    }
+    let payload: Arc<[u8]> = Arc::from(*b"abandoned");
+    for _ in 0..10 {
+        let calls = (0..100).map(|_| {
+            let abandoned = Message::new(Bytes::from_owner(payload.clone()));
+            let call = broker.publish(vec![Outgoing::to_topic("t", abandoned)]);
+            timeout(Duration::from_millis(100), call)
+        });
+        let ended = join_all(calls).await;
+        assert!(ended.iter().all(Result::is_err), "blocked: {ended:?}");
+    }
+    let live = sending("live");
+    let kept = Arc::strong_count(&payload) - 1;
+    own.rabbitmqctl(&["set_vm_memory_high_watermark", "0.4"]);
+    assert_eq!(sent.await.unwrap(), Ok(true));
+    assert_eq!(live.await.unwrap(), Ok(true));
+    assert_eq!(send(&broker, "after").await, Ok(true));
+    for id in ["before", "sent", "live", "after"] {
+        let came = sub.one().await;
+        assert_eq!(came.message.headers.get_str("message-id"), Some(id));
+        sub.ack(&came).await;
+    }
+    assert!(kept < 500, "{kept} of 1000 took memory");
+    broker.close(PATIENCE).await.unwrap();
 }
 
 /// The broker reads nothing more from a connection that it blocks, so nobody waits for its goodbye.
