@@ -29,7 +29,7 @@ pub enum ErrorKind {
     Denied,
     /// The broker cannot be reached, or is blocked, for now.
     Unavailable,
-    /// A publish was sent and no answer came: it may or may not be there. Send it again under the same id.
+    /// A publish was sent, and no answer came that tells its fate: it may or may not be there. Send it again under the same id.
     Unconfirmed,
     /// The broker refused this message.
     Rejected,

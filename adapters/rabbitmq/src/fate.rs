@@ -35,9 +35,10 @@ pub(crate) fn verdict(slot: &Slot, fate: Fate) -> Answer {
                 ),
             ),
         },
+        // Where one of several queues refuses it, the others keep it.
         Fate::Refused => Error::new(
-            ErrorKind::Unavailable,
-            "the broker refused the message: a queue is full or has lost its majority",
+            ErrorKind::Unconfirmed,
+            "the broker refused the message: a queue is full or has lost its majority; send it again under the same id",
         ),
         Fate::Lost(error) => lost(slot, &error),
     };

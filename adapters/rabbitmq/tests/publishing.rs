@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use lapin::options::{QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
 use postrider_contract::{Broker, Bytes, ErrorKind, Message, Outgoing, Topology};
 use support::own::OwnBroker;
-use support::{PATIENCE, connect, connect_to, message, open, publish, spec, unique};
+use support::{PATIENCE, connect, connect_to, lapin, message, open, publish, spec, unique};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
@@ -77,6 +79,49 @@ async fn a_required_receiver_is_required() {
     let to_nobody = Outgoing::to_inbox(topic.as_str(), "g", message("m"));
     let error = broker.publish(vec![to_nobody]).await.remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoReceiver, "{error}");
+}
+
+/// One queue of several refuses what the others keep: it may be there, and whoever repeats it does so under its id.
+#[tokio::test]
+async fn what_one_queue_of_several_refuses_is_unconfirmed() {
+    let topic = unique("refused");
+    let broker = connect().await;
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    let channel = lapin().await;
+    let full = unique("full");
+    let mut limits = FieldTable::default();
+    limits.insert("x-max-length".into(), 1.into());
+    limits.insert(
+        "x-overflow".into(),
+        AMQPValue::LongString("reject-publish".into()),
+    );
+    let exclusive = QueueDeclareOptions {
+        exclusive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let declared = channel.queue_declare(full.as_str().into(), exclusive, limits);
+    declared.await.expect("declared");
+    let binding = channel.queue_bind(
+        full.as_str().into(),
+        "postrider".into(),
+        topic.as_str().into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    binding.await.expect("bound");
+    publish(&broker, &topic, message("first")).await;
+    let second = Outgoing::to_topic(topic.as_str(), message("second"));
+    let error = broker.publish(vec![second]).await.remove(0).unwrap_err();
+    for id in ["first", "second"] {
+        let came = sub.one().await;
+        assert_eq!(came.message.headers.get_str("message-id"), Some(id));
+        sub.ack(&came).await;
+    }
+    assert_eq!(
+        (error.kind(), error.message_id()),
+        (ErrorKind::Unconfirmed, Some("second")),
+        "{error}"
+    );
 }
 
 async fn send(broker: &Arc<dyn Broker>, id: &str) -> Result<bool, (ErrorKind, String)> {
