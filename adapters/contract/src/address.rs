@@ -22,7 +22,7 @@ pub enum Address {
 }
 
 /// A message on its way to an address.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
     /// Where it goes.
     pub to: Address,

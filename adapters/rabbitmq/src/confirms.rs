@@ -10,9 +10,11 @@ use std::sync::Arc;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use postrider_contract::ByteString;
+use tokio::sync::oneshot;
 
 use crate::outgoing::{Mark, Unroutable};
 use crate::properties;
+use crate::publisher::Answer;
 
 /// What a publish takes beside its payload.
 const BESIDE_PAYLOAD: usize = 1024;
@@ -29,8 +31,10 @@ pub(crate) struct Slot {
     /// In bytes.
     pub(crate) payload: usize,
     pub(crate) returned: bool,
-    /// Nobody waits for its answer any more.
+    /// Its batch was answered without it.
     pub(crate) given_up: bool,
+    /// Told what became of it then.
+    pub(crate) late: Option<oneshot::Sender<Answer>>,
 }
 
 impl Slot {
@@ -114,6 +118,7 @@ mod tests {
             payload: 0,
             returned: false,
             given_up: false,
+            late: None,
         }
     }
 

@@ -6,18 +6,19 @@ use std::time::{Duration, SystemTime};
 
 use lapin::BasicProperties;
 use postrider_contract::{Address, ByteString, Bytes, Error, ErrorKind, Message, Outgoing, Value, names};
+use tokio::sync::oneshot;
 
 use crate::ladder::{self, Destination};
 use crate::layout::{INBOX, MARKS};
 use crate::options::Settings;
 use crate::properties;
+use crate::publisher::Answer;
 use crate::topology::Topology;
 
 /// RabbitMQ's `frame_max` unless it is configured otherwise.
 const USUAL_FRAME: usize = 128 * 1024;
 
 /// A message that is ready to be sent.
-#[derive(Clone)]
 pub(crate) struct Parcel {
     pub(crate) exchange: Arc<str>,
     pub(crate) routing_key: Arc<str>,
@@ -28,6 +29,8 @@ pub(crate) struct Parcel {
     pub(crate) unroutable: Unroutable,
     /// For the error of a publish whose fate is unknown.
     pub(crate) message_id: Option<ByteString>,
+    /// Told what became of it where that is known only after its batch was answered; dropped where it never will be.
+    pub(crate) late: Option<oneshot::Sender<Answer>>,
 }
 
 /// How a returned message is recognised.
@@ -161,6 +164,7 @@ pub(crate) fn rerouted(inbox: &str, properties: BasicProperties, payload: Vec<u8
         mark,
         unroutable: Unroutable::Missing,
         message_id: None,
+        late: None,
     }
 }
 
@@ -195,6 +199,7 @@ fn built(
         mark,
         unroutable: Unroutable::Missing,
         message_id,
+        late: None,
     })
 }
 

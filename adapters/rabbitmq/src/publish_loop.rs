@@ -200,7 +200,7 @@ impl PublishLoop {
             };
             let parcels = &mut open.batch.parcels;
             while unwritten.has_room()
-                && let Some(parcel) = parcels.next()
+                && let Some(mut parcel) = parcels.next()
             {
                 let slot = Slot {
                     batch: number,
@@ -213,6 +213,7 @@ impl PublishLoop {
                     payload: parcel.payload.len(),
                     returned: false,
                     given_up: false,
+                    late: parcel.late.take(),
                 };
                 open.sent += 1;
                 let writing = unwritten.add(slot.size());
@@ -248,10 +249,15 @@ impl PublishLoop {
             self.drain(&mut later);
             for (flight, fate) in certain {
                 if let Some(slot) = self.flights.remove(flight) {
-                    if slot.given_up {
-                        self.given_up = self.given_up.saturating_sub(slot.size());
+                    let answer = verdict(&slot, fate);
+                    if !slot.given_up {
+                        self.settle(slot.batch, slot.index, answer);
+                        continue;
                     }
-                    self.settle(slot.batch, slot.index, verdict(&slot, fate));
+                    self.given_up = self.given_up.saturating_sub(slot.size());
+                    if let Some(late) = slot.late {
+                        let _ = late.send(answer);
+                    }
                 }
             }
             certain = later;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lapin::options::{QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use postrider_contract::{Broker, Bytes, ErrorKind, Message, Outgoing, Topology};
+use postrider_contract::{Broker, Bytes, ErrorKind, Message, Outgoing, Settled, Topology};
 use support::own::OwnBroker;
 use support::{PATIENCE, connect, connect_to, lapin, message, open, publish, spec, unique};
 use tokio::io::AsyncReadExt;
@@ -408,6 +408,84 @@ async fn what_is_never_confirmed_is_bounded() {
     while send(&broker, "after").await != Ok(true) {
         assert!(Instant::now() < deadline, "publishing goes on");
     }
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// A copy whose confirm did not come in time may arrive all the same, as when the queue has a majority again. However often
+/// its original is settled meanwhile, no other is sent; but what else that emits is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_without_a_confirm_is_not_sent_again() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=1s")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    let mut held = Vec::new();
+    for id in ["one", "two"] {
+        publish(&broker, "t", message(id)).await;
+        held.push(sub.one().await);
+    }
+    let copy = |id| vec![Outgoing::to_inbox("t", "g", message(id))];
+    let leader = |verb: &str| own.rabbitmqctl(&["eval", &format!("sys:{verb}('postrider_t.g').")]);
+    leader("suspend");
+    let emitted = [
+        "copy of one",
+        "copy of one",
+        "copy of one",
+        "copy of one",
+        "copy of one",
+    ];
+    let emitted = emitted.map(|id| (0, id)).into_iter();
+    for (of, id) in emitted.chain([(1, "copy of two"), (1, "refusal of two")]) {
+        let started = Instant::now();
+        match sub.emit(&held[of], copy(id)).await {
+            Settled::Failed(_, error) => assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            started.elapsed() > Duration::from_millis(900),
+            "a confirm is waited for"
+        );
+    }
+    leader("resume");
+    let deadline = Instant::now() + PATIENCE;
+    for (delivery, id) in held.iter().zip(["copy of one", "refusal of two"]) {
+        while !matches!(sub.emit(delivery, copy(id)).await, Settled::Done) {
+            assert!(Instant::now() < deadline, "{id} is confirmed");
+        }
+    }
+    publish(&broker, "t", message("after")).await;
+    for id in ["copy of one", "copy of two", "refusal of two", "after"] {
+        let came = sub.one().await;
+        assert_eq!(came.message.headers.get_str("message-id"), Some(id));
+        sub.ack(&came).await;
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// A confirm that cannot come any more is not waited for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_whose_connection_is_lost_is_sent_again() {
+    let own = OwnBroker::start();
+    let broker = connect_to(&own.url_with("?publish_timeout=1s")).await;
+    let mut sub = open(&broker, spec("t", "g")).await;
+    publish(&broker, "t", message("one")).await;
+    let held = sub.one().await;
+    let copy = || vec![Outgoing::to_inbox("t", "g", message("copy"))];
+    let leader = |verb: &str| own.rabbitmqctl(&["eval", &format!("sys:{verb}('postrider_t.g').")]);
+    leader("suspend");
+    let settled = sub.emit(&held, copy()).await;
+    assert!(matches!(settled, Settled::Failed(..)), "{settled:?}");
+    let connections = own.rabbitmqctl(&["-q", "list_connections", "pid", "client_properties"]);
+    let publishing = connections.lines().find(|line| line.contains("(publish)"));
+    let pid = publishing.and_then(|line| line.split_whitespace().next());
+    own.rabbitmqctl(&["close_connection", pid.expect("it publishes"), "a test"]);
+    leader("resume");
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(sub.emit(&held, copy()).await, Settled::Done) {
+        assert!(Instant::now() < deadline, "the copy is confirmed");
+    }
+    let came = sub.one().await;
+    assert_eq!(came.message.headers.get_str("message-id"), Some("copy"));
+    sub.ack(&came).await;
     broker.close(PATIENCE).await.unwrap();
 }
 
