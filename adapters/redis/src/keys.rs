@@ -7,6 +7,9 @@
 /// The pseudo-consumer that holds what an instance gave back until another takes it.
 pub(crate) const RELEASED: &str = ":released";
 
+/// Who holds the lease of a group's readers where they share.
+pub(crate) const SHARED: &str = ":shared";
+
 /// The key of a topic's stream.
 pub(crate) fn topic(topic: &str) -> String {
     let (root, rest) = split(topic);
@@ -32,7 +35,7 @@ pub(crate) fn delayed(topic: &str, group: &str) -> String {
     of_group(topic, group, "delayed")
 }
 
-/// Names the one instance that reads for an ordered group.
+/// Names the one instance that reads for an ordered group, or says that instances share.
 pub(crate) fn leader(topic: &str, group: &str) -> String {
     of_group(topic, group, "leader")
 }

@@ -1,8 +1,10 @@
--- Takes or renews the lease of an ordered group's one reader. KEYS: lease. ARGV: session, instance, milliseconds.
+-- Takes or renews the lease of a group's readers: of the one that keeps order, or of all that share (':shared').
+-- KEYS: lease. ARGV: session, instance or ':shared', milliseconds.
 -- The lease is the text `end session instance`, the end in milliseconds since 1970. A later session of an instance takes it
 -- from an earlier one, never the other way round: what an earlier one has sent may be carried out after the later one has
 -- begun. It has no time to live: what has one may be evicted, and then two would read.
--- Answers 0 while it is another's, 1 where this instance has had it all the time, 2 where it was free.
+-- Answers 0 while it is another's, 1 where this instance has had it all the time, 2 where it was free, 3 while it is held by
+-- one that keeps order and those that share ask for it, or the other way round.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local function put(ends, holder)
@@ -24,6 +26,9 @@ if lease then
     if ends and tonumber(ends) > now + longest then
       -- The clock was set back meanwhile. Nobody is given a longer one, so its holder, if it lives, renews it before.
       put(now + longest, session .. ' ' .. instance)
+    end
+    if (instance == ':shared') ~= (ARGV[2] == ':shared') then
+      return 3
     end
     return 0
   end

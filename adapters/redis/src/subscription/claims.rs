@@ -34,20 +34,21 @@ struct Claimed {
 }
 
 impl Reader {
-    /// What is pending and not here, in order: of this consumer (from before a restart, or delivered by the server into a
-    /// connection that broke), or of all.
-    pub(crate) async fn pending(&self, consumer: Option<&str>) -> Result<VecDeque<Place>, Error> {
+    /// What is pending for so long and not here, in order: of this consumer (from before a restart, or delivered by the server
+    /// into a connection that broke), or of all.
+    pub(crate) async fn pending(
+        &self,
+        idle: Duration,
+        consumer: Option<&str>,
+    ) -> Result<VecDeque<Place>, Error> {
         let mut places = VecDeque::new();
         for (stream, key) in self.source.streams() {
             let mut after = "-".to_owned();
             loop {
                 let mut ask = redis::cmd("XPENDING");
-                ask.arg(key)
-                    .arg(&*self.source.group)
-                    .arg(&after)
-                    .arg("+")
-                    .arg(PAGE);
-                ask.arg(consumer);
+                ask.arg(key).arg(&*self.source.group);
+                ask.arg("IDLE").arg(idle.as_millis() as u64);
+                ask.arg(&after).arg("+").arg(PAGE).arg(consumer);
                 let page = self
                     .link
                     .run(&ask, COMMAND)

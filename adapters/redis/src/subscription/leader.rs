@@ -9,12 +9,21 @@ use redis::Value;
 use tokio::time::Instant;
 
 use crate::fields::bytes;
+use crate::keys::SHARED;
 use crate::link::COMMAND;
 use crate::scripts::Name;
 use crate::subscription::entry::{Entry, Stream};
 use crate::subscription::lease::Lease;
 use crate::subscription::reader::{Reader, Session};
 use crate::subscription::table::Place;
+
+/// Whose the lease of a group's readers is.
+#[derive(Clone, Copy, PartialEq)]
+enum Held {
+    Others,
+    Ours,
+    WasFree,
+}
 
 impl Reader {
     /// One round of an ordered group: reads as its leader, or waits to become it.
@@ -42,16 +51,10 @@ impl Reader {
             .is_none_or(|courted| courted.elapsed() >= interval)
         {
             let sent = Instant::now();
-            let mut lead = self.link.script(Name::Lead, &[&lease.key]);
-            lead.arg(lease.session())
-                .arg(&*self.source.consumer)
-                .arg(self.lease.as_millis() as u64);
-            let within = self.lease.min(COMMAND);
-            let answer = self.link.run(&lead, within).await;
-            session.courted = Some(Instant::now());
-            match answer.map_err(|failure| failure.error)? {
-                Value::Int(held @ (1 | 2)) => {
-                    let was_free = held == 2;
+            let answer = self.ask_for(&lease.key, lease.session(), &self.source.consumer, session);
+            match answer.await? {
+                held @ (Held::Ours | Held::WasFree) => {
+                    let was_free = held == Held::WasFree;
                     if was_free {
                         // Whoever deleted it may have let another lead in between.
                         self.step_down();
@@ -60,16 +63,17 @@ impl Reader {
                     if !leading || session.is_new || was_free {
                         // First what the former leader left, in its order; only then what is new.
                         let known = self.table.known();
-                        session.backlog = self.pending(None).await?;
+                        session.backlog = self.pending(Duration::ZERO, None).await?;
                         if is_set_back(session.backlog.iter().copied(), &known) {
                             self.set_back();
                             self.table.lead_until(sent + self.lease);
-                            session.backlog = self.pending(None).await?;
+                            session.backlog = self.pending(Duration::ZERO, None).await?;
                         }
                         session.is_new = false;
+                        session.swept = Some(Instant::now());
                     }
                 }
-                _ => self.step_down(),
+                Held::Others => self.step_down(),
             }
         }
         if !self.is_leading() {
@@ -85,7 +89,63 @@ impl Reader {
         if !session.backlog.is_empty() {
             return self.take_from_backlog(session, room).await;
         }
+        if session.swept.is_none_or(|swept| swept.elapsed() >= self.lease) {
+            session.backlog = self.pending(self.lease, None).await?;
+            session.swept = Some(Instant::now());
+            if !session.backlog.is_empty() {
+                tracing::warn!(
+                    topic = %self.source.topic, group = %self.source.group, count = session.backlog.len(),
+                    "others have read for this group beside the one that keeps its order, and left messages: they come late",
+                );
+            }
+            return Ok(());
+        }
         self.read_as_leader(session, lease, room).await
+    }
+
+    /// Whether instances that share may read, as none reads in order: they have its lease together.
+    pub(crate) async fn may_share(&self, session: &mut Session) -> Result<bool, Error> {
+        let Some(key) = &self.source.shared else {
+            return Ok(true);
+        };
+        if session.courted.is_some_and(|had| had.elapsed() < self.lease / 4) {
+            return Ok(true);
+        }
+        if self.ask_for(key, 0, SHARED, session).await? != Held::Others {
+            return Ok(true);
+        }
+        session.courted = None;
+        // It takes up all that is pending.
+        self.table.revoke(true);
+        Ok(false)
+    }
+
+    /// Asks for the lease of the group's readers, for this holder.
+    async fn ask_for(
+        &self,
+        key: &str,
+        number: u64,
+        holder: &str,
+        session: &mut Session,
+    ) -> Result<Held, Error> {
+        let mut lead = self.link.script(Name::Lead, &[key]);
+        lead.arg(number).arg(holder).arg(self.lease.as_millis() as u64);
+        let answer = self.link.run(&lead, self.lease.min(COMMAND)).await;
+        session.courted = Some(Instant::now());
+        let answer = answer.map_err(|failure| failure.error)?;
+        if answer == Value::Int(3) && !session.told {
+            let not = if holder == SHARED { "" } else { "not " };
+            tracing::warn!(
+                topic = %self.source.topic, group = %self.source.group,
+                "instances of this group that are {not}`ordered` are running, or were until a moment ago: this one waits for them to end",
+            );
+            session.told = true;
+        }
+        Ok(match answer {
+            Value::Int(1) => Held::Ours,
+            Value::Int(2) => Held::WasFree,
+            _ => Held::Others,
+        })
     }
 
     fn set_back(&self) {
@@ -171,7 +231,7 @@ impl Reader {
         }
     }
 
-    fn standby(&self) -> Duration {
+    pub(crate) fn standby(&self) -> Duration {
         (self.lease / 4).min(Duration::from_millis(500))
     }
 }

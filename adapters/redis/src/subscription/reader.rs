@@ -45,7 +45,7 @@ pub(crate) struct Session {
     host: usize,
     /// Pending already, and to be handed out before anything new.
     pub(crate) backlog: VecDeque<Place>,
-    swept: Option<Instant>,
+    pub(crate) swept: Option<Instant>,
     /// Which stream was asked first when there was room for one.
     turn: usize,
     /// Until then others may not have renewed what nobody could renew: they connect again as this side did.
@@ -57,8 +57,10 @@ pub(crate) struct Session {
     missed: Missed,
     /// Ordered: what is pending was not looked at on this connection.
     pub(crate) is_new: bool,
-    /// Ordered: when the lease was last asked for.
+    /// When the lease of the group's readers was last asked for; where instances share, only while they have it.
     pub(crate) courted: Option<Instant>,
+    /// It was told that this side waits for instances whose `ordered` is another one.
+    pub(crate) told: bool,
 }
 
 impl Reader {
@@ -115,12 +117,13 @@ impl Reader {
             missed: Missed::default(),
             is_new: true,
             courted: None,
+            told: false,
         };
         self.declare_again().await?;
         if self.source.leader.is_none() {
             let known: Vec<Place> = self.table.known().into_iter().collect();
             self.renew(&known).await?;
-            session.backlog = self.pending(Some(&self.source.consumer)).await?;
+            session.backlog = self.pending(Duration::ZERO, Some(&self.source.consumer)).await?;
         }
         self.try_to_write().await?;
         self.table.up(Part::Reader);
@@ -138,6 +141,10 @@ impl Reader {
 
     /// One round of a group whose instances share.
     async fn follow(&self, session: &mut Session) -> Result<(), Error> {
+        if !self.may_share(session).await? {
+            self.idle(self.standby()).await;
+            return Ok(());
+        }
         if self.table.is_paused() {
             // Others may be idle: what was not handed out is theirs, and what is left of it is swept up afterwards.
             self.give_back(false).await?;

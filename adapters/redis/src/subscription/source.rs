@@ -18,6 +18,8 @@ pub(crate) struct Source {
     pub(crate) inbox: String,
     /// Where one instance reads for all.
     pub(crate) leader: Option<Lease>,
+    /// Where instances share, and others might keep order: the key of the same lease.
+    pub(crate) shared: Option<String>,
     /// Replay and purge delete from it: a deleted entry is no loss.
     pub(crate) holds_dead_letters: bool,
     pub(crate) in_flight: usize,
@@ -31,13 +33,16 @@ impl Source {
         holds_dead_letters: bool,
     ) -> Self {
         let topic = spec.topic();
+        let ordered = spec.order == Order::ByKey;
+        let lease = keys::leader(topic, &spec.group);
         Self {
             topic: Arc::clone(topic),
             group: Arc::clone(&spec.group),
             consumer,
-            stream,
             inbox: keys::inbox(topic, &spec.group),
-            leader: (spec.order == Order::ByKey).then(|| Lease::new(keys::leader(topic, &spec.group))),
+            shared: (!ordered && stream.is_some()).then(|| lease.clone()),
+            leader: ordered.then(|| Lease::new(lease)),
+            stream,
             holds_dead_letters,
             in_flight: spec.in_flight.max(1) as usize,
         }
