@@ -21,7 +21,7 @@ use crate::subscription::broadcast::FOR_EVER;
 use crate::subscription::entry::{Entry, EntryId, Stream};
 use crate::subscription::reader::is_fatal;
 use crate::subscription::source::Source;
-use crate::subscription::table::Table;
+use crate::subscription::table::{Part, Table};
 
 const COUNT: usize = 256;
 const BYTES: usize = 1_000_000;
@@ -87,8 +87,11 @@ impl Intake {
                         "received messages could not be kept before closing");
                     return;
                 }
-                tracing::warn!(topic = %self.source.topic, error = %failure.error, "received messages cannot be kept yet");
+                self.table.down(Part::Intake, failure.error);
                 tokio::time::sleep(Backoff::RECONNECT.wait(failures)).await;
+            }
+            if failures > 0 {
+                self.table.up(Part::Intake);
             }
         }
     }

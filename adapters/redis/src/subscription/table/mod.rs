@@ -84,6 +84,8 @@ pub(crate) struct Named {
 pub(crate) enum Part {
     Reader = 1,
     Channel = 2,
+    /// It works until it fails.
+    Intake = 4,
 }
 
 impl Table {
