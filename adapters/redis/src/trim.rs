@@ -1,12 +1,13 @@
 //! Removes from topics what every group has acknowledged, after the retention.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postrider_contract::Error;
-use redis::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::failure::unexpected;
 use crate::link::{COMMAND, Link};
 use crate::scripts::Name;
 use crate::topics::Topics;
@@ -44,6 +45,7 @@ impl Trimmer {
         let pause = self
             .retention
             .clamp(Duration::from_secs(1), Duration::from_secs(5));
+        let mut told = HashSet::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -64,8 +66,14 @@ impl Trimmer {
             {
                 tokio::select! {
                     outcome = self.trim(&key, &mark, kind, retention) => {
-                        if let Err(error) = outcome {
-                            tracing::debug!(key, %error, "a stream could not be trimmed");
+                        match outcome {
+                            Ok(true) if told.insert(key.clone()) => tracing::warn!(
+                                key,
+                                "the ids of this stream are far ahead of the server's clock: what every group has acknowledged \
+                                 is removed at once, and where there is no group, nothing"
+                            ),
+                            Ok(_) => {}
+                            Err(error) => tracing::debug!(key, %error, "a stream could not be trimmed"),
                         }
                     }
                     () = until.cancelled() => return,
@@ -74,18 +82,17 @@ impl Trimmer {
         }
     }
 
-    async fn trim(&self, key: &str, mark: &str, kind: &str, retention: Duration) -> Result<(), Error> {
+    /// Says whether its ids tell nothing about age.
+    async fn trim(&self, key: &str, mark: &str, kind: &str, retention: Duration) -> Result<bool, Error> {
         let mut trim = self.link.script(Name::Trim, &[key, mark]);
         trim.arg(retention.as_millis() as u64).arg(kind);
         loop {
-            match self
-                .link
-                .run(&trim, COMMAND)
-                .await
-                .map_err(|failure| failure.error)?
-            {
-                Value::Int(removed) if removed >= AT_ONCE / 2 => {}
-                _ => return Ok(()),
+            let answer = self.link.run(&trim, COMMAND).await;
+            let answer = answer.map_err(|failure| failure.error)?;
+            let (removed, ahead): (i64, bool) = redis::from_redis_value(answer)
+                .map_err(|_| unexpected("the trim script's answer is not understood"))?;
+            if removed < AT_ONCE / 2 {
+                return Ok(ahead);
             }
         }
     }

@@ -98,6 +98,33 @@ async fn what_a_group_that_was_set_back_has_not_read_stays() {
     assert_eq!(length(&own, &topic).await, MESSAGES as i64);
 }
 
+/// The server's clock was ahead once, or somebody chose an id of their own: all that follows lies behind that.
+#[tokio::test]
+async fn what_has_ids_of_the_future_is_trimmed() {
+    let own = Own::start(&[]);
+    let topic = unique("ahead");
+    let broker = connect(&own.streams("?retention=0s"), "a").await;
+    let wishes = Spec {
+        in_flight: 1_000,
+        ..spec(&topic, "g")
+    };
+    let mut open = open(&broker, wishes).await;
+    own.tell(&format!("XADD {topic} 4102444800000-0 payload x")).await;
+    publish(&broker, &topic, numbers()).await;
+    let got = open.receive(MESSAGES + 1).await;
+    for delivery in &got[..MESSAGES / 2] {
+        open.ack(delivery).await;
+    }
+    let until = Instant::now() + SOON;
+    while length(&own, &topic).await as usize > MESSAGES * 3 / 4 {
+        assert!(Instant::now() < until, "nothing is trimmed");
+        sleep(Duration::from_millis(20)).await;
+    }
+    trimmed(&own, &broker).await;
+    let kept = length(&own, &topic).await as usize;
+    assert!(kept > MESSAGES / 2, "of what is pending {kept} are left");
+}
+
 async fn fetched(broker: &Arc<dyn Broker>, topic: &Arc<str>, count: u64) {
     let until = Instant::now() + SOON;
     while broker.status(&[spec(topic, "g")]).await.unwrap()[0].unsettled != Some(count) {
