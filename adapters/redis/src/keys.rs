@@ -35,7 +35,7 @@ pub(crate) fn delayed(topic: &str, group: &str) -> String {
     of_group(topic, group, "delayed")
 }
 
-/// Names the one instance that reads for an ordered group, or says that instances share.
+/// Names the one instance that reads for an ordered group, or says that instances share, and their longest lease.
 pub(crate) fn leader(topic: &str, group: &str) -> String {
     of_group(topic, group, "leader")
 }

@@ -235,6 +235,26 @@ async fn what_a_dead_instance_held_is_claimed_after_the_lease() {
     assert_eq!(claimed[0].redeliveries, Some(1));
 }
 
+/// As while a deploy that changes the lease is rolled out: each renews by its own.
+#[tokio::test]
+async fn an_instance_with_a_shorter_lease_waits_for_the_longer_one() {
+    for transport in ["redis", "redis+pubsub"] {
+        let topic = unique("leases");
+        let at = |lease: &str| format!("{}?lease={lease}", url().replacen("redis", transport, 1));
+        let (one, two) = (connect(&at("5s"), "one").await, connect(&at("1s"), "two").await);
+        let mut first = open(&one, spec(&topic, "g")).await;
+        publish(&one, &topic, ["x".into()]).await;
+        let begun = Instant::now();
+        let got = first.receive(1).await.remove(0);
+        let mut second = open(&two, spec(&topic, "g")).await;
+        second.silent(Duration::from_secs(4)).await;
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        // Nobody extends it.
+        assert_eq!(texts(&second.receive(1).await), ["x"]);
+        drop(got);
+    }
+}
+
 #[tokio::test]
 async fn extended_leases_are_kept_and_raise_no_count() {
     let topic = unique("extend");

@@ -8,6 +8,7 @@ use postrider_contract::Error;
 use redis::Value;
 use tokio::time::Instant;
 
+use crate::failure::unexpected;
 use crate::fields::bytes;
 use crate::keys::SHARED;
 use crate::link::COMMAND;
@@ -111,7 +112,8 @@ impl Reader {
         if session.courted.is_some_and(|had| had.elapsed() < self.lease / 4) {
             return Ok(true);
         }
-        if self.ask_for(key, 0, SHARED, session).await? != Held::Others {
+        let number = self.lease.as_millis() as u64;
+        if self.ask_for(key, number, SHARED, session).await? != Held::Others {
             return Ok(true);
         }
         session.courted = None;
@@ -132,8 +134,10 @@ impl Reader {
         lead.arg(number).arg(holder).arg(self.lease.as_millis() as u64);
         let answer = self.link.run(&lead, self.lease.min(COMMAND)).await;
         session.courted = Some(Instant::now());
-        let answer = answer.map_err(|failure| failure.error)?;
-        if answer == Value::Int(3) && !session.told {
+        let (held, longest): (u8, u64) = redis::from_redis_value(answer.map_err(|failure| failure.error)?)
+            .map_err(|_| unexpected("the lead script's answer is not understood"))?;
+        session.longest = self.lease.max(Duration::from_millis(longest));
+        if held == 3 && !session.told {
             let not = if holder == SHARED { "" } else { "not " };
             tracing::warn!(
                 topic = %self.source.topic, group = %self.source.group,
@@ -141,9 +145,9 @@ impl Reader {
             );
             session.told = true;
         }
-        Ok(match answer {
-            Value::Int(1) => Held::Ours,
-            Value::Int(2) => Held::WasFree,
+        Ok(match held {
+            1 => Held::Ours,
+            2 => Held::WasFree,
             _ => Held::Others,
         })
     }

@@ -46,6 +46,8 @@ pub(crate) struct Session {
     /// Pending already, and to be handed out before anything new.
     pub(crate) backlog: VecDeque<Place>,
     pub(crate) swept: Option<Instant>,
+    /// The longest lease of the instances that share.
+    pub(crate) longest: Duration,
     /// Which stream was asked first when there was room for one.
     turn: usize,
     /// Until then others may not have renewed what nobody could renew: they connect again as this side did.
@@ -106,6 +108,7 @@ impl Reader {
             host,
             backlog: VecDeque::new(),
             swept: None,
+            longest: self.lease,
             turn: 0,
             spares_until: match failures {
                 0 => now,
@@ -168,7 +171,7 @@ impl Reader {
             let idle = if session.spares_until > Instant::now() {
                 GIVEN_BACK
             } else {
-                self.lease
+                session.longest
             };
             session.swept = self.sweep(idle).await?.then(Instant::now);
             return Ok(());

@@ -18,7 +18,7 @@ pub(crate) struct Source {
     pub(crate) inbox: String,
     /// Where one instance reads for all.
     pub(crate) leader: Option<Lease>,
-    /// Where instances share, and others might keep order: the key of the same lease.
+    /// Where instances share: the key of the same lease, which they hold together.
     pub(crate) shared: Option<String>,
     /// Replay and purge delete from it: a deleted entry is no loss.
     pub(crate) holds_dead_letters: bool,
@@ -40,7 +40,7 @@ impl Source {
             group: Arc::clone(&spec.group),
             consumer,
             inbox: keys::inbox(topic, &spec.group),
-            shared: (!ordered && stream.is_some()).then(|| lease.clone()),
+            shared: (!ordered).then(|| lease.clone()),
             leader: ordered.then(|| Lease::new(lease)),
             stream,
             holds_dead_letters,
