@@ -1,6 +1,7 @@
 //! What this server keeps when it crashes, as far as it lets itself be asked.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use postrider_contract::{Error, ErrorKind, Guarantee};
 use redis::Value;
@@ -58,6 +59,16 @@ pub(crate) async fn guarantee(link: &Link, settings: &Settings) -> Result<Guaran
         value(&["maxmemory"]),
         value(&["maxmemory-policy", "maxmemory_policy"]),
     ))
+}
+
+/// For how long the server has been up; very long where it does not tell.
+pub(crate) async fn uptime(link: &Link) -> Duration {
+    let answer = link.run(redis::cmd("INFO").arg("server"), COMMAND).await;
+    let told = answer.map(pairs).unwrap_or_default();
+    let uptime = told.iter().find(|(name, _)| name == "uptime_in_seconds");
+    uptime
+        .and_then(|(_, seconds)| seconds.parse().ok())
+        .map_or(Duration::MAX, Duration::from_secs)
 }
 
 fn stated(kept: Option<&str>, maxmemory: Option<&str>, policy: Option<&str>) -> Guarantee {

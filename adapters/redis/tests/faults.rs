@@ -112,6 +112,30 @@ async fn an_outage_takes_nothing_from_who_lives() {
     assert_eq!(texts(&second.receive(1).await), ["given back"]);
 }
 
+/// Nor one that has not seen the outage.
+#[tokio::test]
+async fn who_starts_after_an_outage_takes_nothing_from_who_lives() {
+    let own = Own::start(&[]);
+    let topic = unique("outage");
+    let url = own.streams("?lease=2s");
+    let one = connect(&url, "one").await;
+    let mut first = open(&one, spec(&topic, "g")).await;
+    publish(&one, &topic, ["slow".into()]).await;
+    let held = first.receive(1).await.remove(0);
+    own.kill();
+    sleep(Duration::from_secs(6)).await;
+    own.up();
+    let two = connect(&url, "two").await;
+    let mut second = open(&two, spec(&topic, "g")).await;
+    second.silent(Duration::from_secs(1)).await;
+    first.ready().await;
+    for _ in 0..8 {
+        second.silent(Duration::from_millis(300)).await;
+        first.subscription.settler.extend(&[held.token]).await;
+    }
+    first.ack(&held).await;
+}
+
 #[tokio::test]
 async fn publishing_waits_for_the_server_and_says_what_it_knows() {
     let own = Own::start(&[]);

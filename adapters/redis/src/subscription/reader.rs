@@ -11,6 +11,7 @@ use redis::{Cmd, Value};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::durability::uptime;
 use crate::failure::{Failure, checked};
 use crate::link::{COMMAND, Dedicated, Link};
 use crate::subscription::claims::GIVEN_BACK;
@@ -101,6 +102,12 @@ impl Reader {
             () = self.stop.cancelled() => return Ok(()),
             () = self.closing.cancelled() => return Ok(()),
         };
+        // One that starts may not have seen the outage.
+        let since = match failures {
+            0 => uptime(&self.link).await,
+            _ => Duration::ZERO,
+        };
+        let spares = (self.lease / 3 + Backoff::RECONNECT.cap).saturating_sub(since);
         let now = Instant::now();
         let mut session = Session {
             connection,
@@ -110,10 +117,7 @@ impl Reader {
             swept: None,
             longest: self.lease,
             turn: 0,
-            spares_until: match failures {
-                0 => now,
-                _ => now + self.lease / 3 + Backoff::RECONNECT.cap,
-            },
+            spares_until: now + spares,
             refreshed: now,
             tidied: now,
             looked: None,
