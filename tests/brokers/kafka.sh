@@ -26,9 +26,9 @@ broker_environment() {
   printf 'POSTRIDER_TEST_KAFKA_BEHIND_PROXY=%s:%s\n' "$host" "$behind_proxy_port"
 }
 
-# The compiler and make are for the client library.
+# The compiler, make and OpenSSL are for the client library.
 broker_install() {
-  ensure_packages c++=g++ make=make java=default-jre-headless
+  ensure_packages c++=g++ make=make pkg-config=pkgconf /usr/include/openssl/ssl.h=libssl-dev java=default-jre-headless
   local version
   version=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
   ((version >= 17)) || fail "needs a Java runtime of at least 17, and java is $version: install one, or put it first in PATH"

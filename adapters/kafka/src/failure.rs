@@ -12,9 +12,13 @@ pub(crate) fn failure(what: &str, error: &KafkaError) -> Error {
             format!("{what}: the setting `{key}` has a value that librdkafka does not take"),
         );
     }
-    match code(error) {
-        Some(code) => coded(what, code),
-        None => Error::new(ErrorKind::Internal, format!("{what}: {error}")),
+    match (code(error), error) {
+        (Some(code), _) => coded(what, code),
+        (None, KafkaError::ClientCreation(text)) if text.starts_with("ssl.") => Error::new(
+            ErrorKind::Config,
+            format!("{what}: {text}: see the options `ca`, `certificate` and `key`"),
+        ),
+        (None, _) => Error::new(ErrorKind::Internal, format!("{what}: {error}")),
     }
 }
 

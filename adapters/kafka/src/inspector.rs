@@ -51,6 +51,8 @@ struct Asking {
     client: Arc<BaseConsumer<Observer>>,
     /// Since when it reaches no broker.
     silent: Option<Instant>,
+    /// Why, which librdkafka tells once.
+    why: Option<Error>,
 }
 
 impl Inspector {
@@ -58,6 +60,7 @@ impl Inspector {
         let asking = Asking {
             client: make(settings)?,
             silent: None,
+            why: None,
         };
         let settings = Arc::new(settings.clone());
         Ok(Self {
@@ -75,7 +78,7 @@ impl Inspector {
     fn reached(&self, reached: bool) {
         let mut asking = lock(&self.asking);
         if reached {
-            asking.silent = None;
+            (asking.silent, asking.why) = (None, None);
             return;
         }
         let since = *asking.silent.get_or_insert_with(Instant::now);
@@ -144,7 +147,19 @@ impl Inspector {
         match answer {
             Ok(answer) if names_brokers(&answer) => Ok(()),
             Ok(_) => Err(coded("asking for a broker", Code::BrokerNotAvailable)),
-            Err(error) => Err(told.unwrap_or_else(|| failure("asking for a broker", &error))),
+            Err(error) => Err(self
+                .why(told)
+                .unwrap_or_else(|| failure("asking for a broker", &error))),
+        }
+    }
+
+    /// Why no broker is reached, told now or before.
+    fn why(&self, told: Option<Error>) -> Option<Error> {
+        let mut asking = lock(&self.asking);
+        match told {
+            Some(refusal) if !refusal.is_retryable() => Some(refusal),
+            Some(told) => asking.why.insert(told).clone().into(),
+            None => asking.why.clone(),
         }
     }
 

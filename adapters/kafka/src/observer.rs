@@ -30,9 +30,12 @@ impl ClientContext for Observer {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // Says less than why, which is told before.
+        if failure::code(&error) == Some(Code::AllBrokersDown) {
+            return;
+        }
         let error = reported(&error, reason);
         let mut last = lock(&self.last);
-        // That all brokers are down says less than why one of them refused.
         if last.as_ref().is_none_or(|last| last.kind() != ErrorKind::Denied) {
             *last = Some(error);
         }
@@ -44,11 +47,26 @@ impl ConsumerContext for Observer {}
 /// An error event: the code decides what it is, the reason says it.
 pub(crate) fn reported(error: &KafkaError, reason: &str) -> Error {
     let kind = match failure::code(error) {
+        _ if is_unknown(reason) => ErrorKind::Denied,
         Some(code) if is_cut(code, reason) => ErrorKind::Unavailable,
         Some(code) => failure::kind(code),
         None => ErrorKind::Internal,
     };
-    Error::new(kind, format!("Kafka: {}", one_line(reason)))
+    let hint = if is_unknown(reason) {
+        ": the broker wants another certificate of this client, see the options `certificate` and `key`"
+    } else if reason.contains("certificate verify failed") {
+        ": the broker's certificate is of an authority that the option `ca` does not name, of another host, or not valid now"
+    } else {
+        ""
+    };
+    Error::new(kind, format!("Kafka: {}{hint}", one_line(reason)))
+}
+
+/// Whether the broker refused our certificate, or that there is none: in TLS 1.3 after the handshake, which librdkafka
+/// takes for a connection that broke.
+fn is_unknown(reason: &str) -> bool {
+    let alert = reason.split_once(" alert ").map(|(_, alert)| alert);
+    alert.is_some_and(|alert| alert.contains("certificate") || alert.contains("unknown ca"))
 }
 
 /// Whether a connection broke before the broker had an opinion on us: librdkafka gives that the codes of a refusal. The
@@ -117,6 +135,11 @@ mod tests {
                 Code::SSL,
                 "SSL handshake failed: SSL transport error: Connection timed out",
                 ErrorKind::Unavailable,
+            ),
+            (
+                Code::BrokerTransportFailure,
+                "Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42",
+                ErrorKind::Denied,
             ),
             (
                 Code::SSL,

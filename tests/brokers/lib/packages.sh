@@ -1,11 +1,11 @@
 # shellcheck shell=bash
-# Debian packages, installed only when a command is missing.
+# Debian packages, installed only when a command is missing, or a file.
 
-# `ensure_packages <command>=<package>…`
+# `ensure_packages <command>=<package>…`; a path is a file.
 ensure_packages() {
   local need missing=()
   for need in "$@"; do
-    command -v "${need%%=*}" >/dev/null || missing+=("${need#*=}")
+    command -v "${need%%=*}" >/dev/null || [[ $need == /* && -f ${need%%=*} ]] || missing+=("${need#*=}")
   done
   ((${#missing[@]})) || return 0
 
