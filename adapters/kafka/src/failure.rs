@@ -73,6 +73,7 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
         | Code::ReplicaNotAvailable
+        | Code::OffsetNotAvailable
         | Code::NetworkException
         | Code::CoordinatorLoadInProgress
         | Code::CoordinatorNotAvailable

@@ -20,6 +20,8 @@ use crate::reader::Reader;
 
 /// One question.
 const QUESTION: Duration = Duration::from_secs(10);
+/// How much longer a new topic may take for each of its partitions.
+const EACH_PARTITION: Duration = Duration::from_millis(100);
 /// How long events are served at a time.
 const SERVICE: Duration = Duration::from_millis(5);
 /// A client that reaches no broker for so long is made anew: librdkafka forgets brokers that a cluster does not name for a
@@ -165,7 +167,7 @@ impl Inspector {
 
     /// How many partitions a topic has; `None`: it does not exist.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
-        settled(|| self.ask_partitions(topic))
+        settled(QUESTION, || self.ask_partitions(topic))
     }
 
     fn ask_partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
@@ -205,20 +207,42 @@ impl Inspector {
             .collect())
     }
 
-    /// What one partition holds.
-    pub(crate) fn extent(&self, topic: &str, partition: i32) -> Result<Extent, Error> {
-        settled(|| {
-            let answer = self.client().fetch_watermarks(topic, partition, QUESTION);
-            let what = || format!("asking how far topic `{topic}` reaches");
-            let (low, high) = answer.map_err(|error| failure(&what(), &error))?;
-            Ok(Extent { low, high })
-        })
+    /// What each of a topic's partitions holds.
+    pub(crate) fn extents(&self, topic: &str, partitions: i32) -> Result<Vec<Extent>, Error> {
+        // A busy broker takes long to set up many new ones, which are there one by one.
+        let patience = QUESTION + EACH_PARTITION * partitions.unsigned_abs();
+        // In this order: the end never lies before the beginning.
+        let ends = |which| settled(patience, || self.ends(topic, partitions, which));
+        let (lows, highs) = (ends(Offset::Beginning)?, ends(Offset::End)?);
+        let extents = lows.into_iter().zip(highs);
+        Ok(extents.map(|(low, high)| Extent { low, high }).collect())
     }
 
-    /// What every partition of a topic holds.
-    pub(crate) fn extents(&self, topic: &str, partitions: i32) -> Result<Vec<Extent>, Error> {
-        (0..partitions)
-            .map(|partition| self.extent(topic, partition))
+    /// Where each of a topic's partitions begins or ends. One request to each broker: librdkafka hands what it is to look
+    /// for on as the time, for which these two stand there, too.
+    fn ends(&self, topic: &str, partitions: i32, which: Offset) -> Result<Vec<i64>, Error> {
+        let what = || format!("asking how far topic `{topic}` reaches");
+        let problem = |error| failure(&what(), &error);
+        let mut asked = TopicPartitionList::with_capacity(partitions as usize);
+        for partition in 0..partitions {
+            asked
+                .add_partition_offset(topic, partition, which)
+                .map_err(problem)?;
+        }
+        let answer = self
+            .client()
+            .offsets_for_times(asked, QUESTION)
+            .map_err(problem)?;
+        answer
+            .elements()
+            .iter()
+            .map(|element| {
+                element.error().map_err(problem)?;
+                match element.offset() {
+                    Offset::Offset(offset) => Ok(offset),
+                    _ => Err(coded(&what(), Code::OffsetNotAvailable)),
+                }
+            })
             .collect()
     }
 }
@@ -247,7 +271,7 @@ pub(crate) fn committed(
         asked.add_partition(topic, partition);
     }
     let what = || format!("asking for the position of group `{group}` on topic `{topic}`");
-    let answer = settled(|| {
+    let answer = settled(QUESTION, || {
         let answer = client.committed_offsets(asked.clone(), QUESTION);
         answer.map_err(|error| failure(&what(), &error))
     })?;
@@ -269,8 +293,8 @@ pub(crate) fn metadata(element: &TopicPartitionListElem<'_>) -> String {
 }
 
 /// Asks again while a topic's partitions are between leaders, as new ones are for a moment. Blocks.
-fn settled<T>(mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
-    let deadline = Instant::now() + QUESTION;
+fn settled<T>(patience: Duration, mut ask: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let deadline = Instant::now() + patience;
     loop {
         match ask() {
             Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {

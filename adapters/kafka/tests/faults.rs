@@ -127,6 +127,29 @@ async fn publishes_at_once_are_answered_in_time() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// The depths of many partitions are asked for together, as is where a group begins: one after the other took 10 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_broker_tells_of_many_partitions_in_time() {
+    let _turn = TURNS.acquire().await;
+    let own = OwnBroker::start();
+    let (fence, url) = own.fenced("&partitions=150").await;
+    let broker = postrider_kafka::connect(&url, client("faults")).await.unwrap();
+    let all = [spec(&unique("slow"), "g")];
+    broker.plan(&all, Topology::Declare).await.unwrap();
+    publish(&broker, all[0].topic(), &["x"; 10]).await;
+    fence.set(Cluster::Slow);
+    let begun = Instant::now();
+    let status = broker.status(&all).await.unwrap().remove(0);
+    println!("{status:?} after {:?}", begun.elapsed());
+    assert_eq!((status.waiting, status.dead), (Some(10), Some(0)));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    broker.plan(&all, Topology::Declare).await.unwrap();
+    println!("planned after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    broker.close(PATIENCE).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_broker_leaves_publishes_unconfirmed() {
     let _turn = TURNS.acquire().await;

@@ -37,8 +37,8 @@ impl Resolved {
         if inspector.partitions(&self.topic)?.is_none() {
             return Ok(());
         }
-        let extent = match inspector.extent(&self.topic, 0) {
-            Ok(extent) => extent,
+        let extent = match inspector.extents(&self.topic, 1) {
+            Ok(extents) => extents[0],
             // Deleted just now.
             Err(error) if error.kind() == ErrorKind::Topology => {
                 self.read_anew();

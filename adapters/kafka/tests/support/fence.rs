@@ -1,9 +1,10 @@
-//! A proxy before a broker. It can be away, and it can make the broker say that there is no broker in the cluster, as one
+//! A proxy before a broker. It can be away or slow, and it can make the broker say that there is no broker in the cluster, as one
 //! does that was frozen and is fenced.
 
 use std::collections::HashMap;
 use std::io;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -11,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// How long an answer of a slow cluster takes.
+const SLOWNESS: Duration = Duration::from_millis(30);
 const METADATA: i16 = 3;
 const SASL_HANDSHAKE: i16 = 17;
 /// From this version on, arrays and strings are compact and fields have tags.
@@ -30,6 +33,8 @@ pub enum Cluster {
     Away,
     /// The broker, and new connections are ended before it has seen a password.
     Brief,
+    /// The broker, and each answer takes [`SLOWNESS`].
+    Slow,
 }
 
 pub struct Fence {
@@ -122,6 +127,9 @@ async fn answers(
         let version = asked.lock().unwrap().remove(&number32(&answer, 0));
         if let Some(version) = version.filter(|_| *cluster.borrow() == Cluster::Fenced) {
             answer = without_brokers(&answer, version);
+        }
+        if *cluster.borrow() == Cluster::Slow {
+            tokio::time::sleep(SLOWNESS).await;
         }
         send(&mut to, &answer).await?;
     }
