@@ -350,6 +350,10 @@ impl ProducerContext for Confirms {
                 Fate::Known(Ok(()))
             }
             Err((error, _)) if code(error) == Some(Code::PurgeQueue) => Fate::GivenUp,
+            // librdkafka has let go of the partition with what was yet to be sent to it, as its topic was deleted.
+            Err((error, _)) if code(error) == Some(Code::BrokerDestroy) => {
+                Fate::Known(Err(coded("publishing", Code::UnknownTopic)))
+            }
             Err((error, _)) => {
                 // Not another one is sent before it is clear that a broker is to be reached.
                 if code(error) == Some(Code::MessageTimedOut) {
