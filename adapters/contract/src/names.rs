@@ -91,7 +91,8 @@ pub fn is_reserved(topic: &str) -> bool {
     RESERVED_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))
 }
 
-/// Checks a topic's name: 1 to 200 of `A-Z a-z 0-9 . _ -`, which every broker takes, not only dots.
+/// Checks a topic's name: 1 to 200 of `A-Z a-z 0-9 . _ -`, not only dots. Every broker takes such a name; Kafka not beside
+/// another one that differs only in `.` and `_`.
 pub fn check_topic(topic: &str) -> Result<(), Error> {
     check(
         "topic",

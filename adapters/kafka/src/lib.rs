@@ -67,6 +67,7 @@
 //!   `postrider-original-unreadable-header-<n>`. With `panic = "abort"` it ends the process.
 //! - Depths count offsets: transaction markers of other programs count as messages that wait until the group has come to them.
 //! - A message for later goes to a group's inbox only, not to a topic.
+//! - Kafka takes no two topics whose names differ only in `.` and `_`: the second is refused at start-up.
 //! - librdkafka forgets brokers that a cluster does not name for a moment. A client that asks while all of them are fenced at
 //!   once, as the only broker is just after it was frozen for more than `broker.session.timeout.ms`, forgets them all and
 //!   more often than not reaches none again (its issue 5301; `tests/cut_off.rs` brings it about). A client that has reached

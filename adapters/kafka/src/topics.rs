@@ -20,6 +20,8 @@ use crate::options::Settings;
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a new topic may take to be led everywhere.
 const SETTLE_TIME: Duration = Duration::from_secs(10);
+/// How long a topic that stands in the way may take to show up.
+const ALIKE_TIME: Duration = Duration::from_secs(1);
 /// How large a copy may be: what another program compressed is not so in a copy. librdkafka receives 100 MB at a time.
 pub(crate) const LARGEST_COPY: usize = 99_000_000;
 
@@ -234,7 +236,34 @@ impl Topics {
         admin.close();
         match answers.map_err(|error| failure(&what, &error))?.pop() {
             None | Some(Ok(_) | Err((_, Code::TopicAlreadyExists))) => Ok(()),
-            Some(Err((_, code))) => Err(coded(&what, code)),
+            Some(Err((_, code))) => {
+                let alike = match code {
+                    Code::InvalidTopic => self.alike(topic).await,
+                    _ => None,
+                };
+                Err(alike.unwrap_or_else(|| coded(&what, code)))
+            }
+        }
+    }
+
+    /// What the broker says of a name that it refuses, and rdkafka leaves out: another topic's differs only in `.` and `_`.
+    async fn alike(&self, topic: &str) -> Option<Error> {
+        let wanted = topic.replace('.', "_");
+        let deadline = Instant::now() + ALIKE_TIME;
+        loop {
+            let topics = self.inspector.ask(Inspector::topics).await.ok()?;
+            let is_alike = |other: &String| other != topic && other.replace('.', "_") == wanted;
+            if let Some(other) = topics.into_iter().find(is_alike) {
+                let text = format!(
+                    "topic `{topic}` cannot be beside topic `{other}`: in Kafka `.` and `_` in names are the same"
+                );
+                return Some(Error::new(ErrorKind::Topology, text));
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            // Made just now, by another listener: not every broker knows of it yet.
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 

@@ -549,6 +549,27 @@ async fn what_was_compressed_is_retried_and_dead_lettered() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// Kafka keeps no two topics whose names differ only in dots and underscores.
+#[tokio::test]
+async fn names_that_cannot_be_beside_each_other_are_told() {
+    let (dotted, broker) = (unique("alike"), connect().await);
+    let score = dotted.replace('.', "_");
+    let both = [spec(&dotted, "g"), spec(&score, "g")];
+    for all in [&both[..], &both[..1], &both[1..]] {
+        let Err(problems) = broker.plan(all, Topology::Declare).await else {
+            assert_eq!(all.len(), 1, "one of them is there");
+            continue;
+        };
+        for problem in problems {
+            println!("{problem}");
+            let names = [&dotted, &score].map(|topic| format!("topic `{topic}"));
+            let told = names.iter().all(|name| problem.what.contains(name));
+            assert!(told, "{problem}");
+        }
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
+
 #[tokio::test]
 async fn verify_lists_what_is_missing_and_makes_nothing() {
     let (topic, broker) = (unique("verify"), connect().await);
