@@ -60,6 +60,7 @@
 //! Topics are made with `max.message.bytes` for the largest payload and its headers. Retry and dead-letter topics keep
 //! everything (`retention.ms=-1`) and take messages of 99 MB, as that setting is for what is compressed, and copies need not be.
 //! One that somebody else made must take 64 KiB more than the topic that it is for; so does one in a cluster that allows no more.
+//! Where one takes less than 99 MB, a warning at start-up says so.
 //!
 //! # What is known not to work
 //!

@@ -235,16 +235,20 @@ impl Planner {
                     "cleanup.policy=delete".into(),
                 );
             }
-            if let Some(limit) = settings
-                .max_message_bytes
-                .filter(|&limit| (limit.max(0) as usize) < record)
-            {
-                differs(
+            match settings.max_message_bytes.map(|limit| limit.max(0) as usize) {
+                Some(limit) if limit < record => differs(
                     format!(
                         "max.message.bytes={limit}, which is too small for copies of the largest messages"
                     ),
-                    format!("max.message.bytes={record}"),
-                );
+                    format!("max.message.bytes={LARGEST_COPY}"),
+                ),
+                Some(limit) if limit < LARGEST_COPY => tracing::warn!(
+                    topic,
+                    "it has max.message.bytes={limit}: a larger message, which another program can have sent compressed, \
+                     can be neither retried nor given up. Set kafka-configs --alter --entity-type topics --entity-name \
+                     {topic} --add-config max.message.bytes={LARGEST_COPY}"
+                ),
+                _ => {}
             }
         }
         Ok(differing)

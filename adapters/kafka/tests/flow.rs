@@ -3,13 +3,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use postrider_contract::{
     Address, Bytes, Error, ErrorKind, Event, Message, Origin, Outgoing, Settled, Sharing, Start, Topology,
     Value, Verdict, names,
 };
-use rdkafka::admin::AdminOptions;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::{ClientConfig, TopicPartitionList};
@@ -546,6 +547,51 @@ async fn what_was_compressed_is_retried_and_dead_lettered() {
         .await;
     let letter = letters.unwrap().remove(0).message;
     assert_eq!(letter.payload_size(), payload.len());
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A topic for what comes back that takes all of this program's messages, and not all that others may have compressed.
+#[tokio::test]
+async fn a_topic_that_takes_less_than_there_may_be_is_told() {
+    let (topic, broker) = (unique("narrow"), connect().await);
+    let spec = spec(&topic, "g");
+    let dead = spec.dead_letter.clone().unwrap();
+    let made = NewTopic::new(&dead, 1, TopicReplication::Fixed(1))
+        .set("retention.ms", "-1")
+        .set("max.message.bytes", "2000000");
+    let admin = admin(&url_with(""));
+    let made = admin.create_topics([&made], &AdminOptions::new()).await;
+    made.unwrap().remove(0).unwrap();
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let capturing = tracing::subscriber::set_default(subscriber);
+    broker.plan(&[spec], Topology::Declare).await.unwrap();
+    drop(capturing);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let told: Vec<&str> = text.lines().filter(|line| line.contains("WARN")).collect();
+    println!("{text}");
+    assert_eq!(told.len(), 1, "{told:?}");
+    for part in [&dead, "2000000", "--add-config max.message.bytes=99000000"] {
+        assert!(told[0].contains(part), "{part} in {}", told[0]);
+    }
     broker.close(PATIENCE).await.unwrap();
 }
 
