@@ -2,6 +2,7 @@
 
 pub(crate) mod primary;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub(crate) struct Link {
     name: String,
     scripts: Scripts,
     live: Mutex<Live>,
+    /// Counts answers.
+    answered: AtomicU64,
     /// One attempt to connect at a time.
     connecting: tokio::sync::Mutex<()>,
     /// It stays on the host of this one.
@@ -82,6 +85,7 @@ impl Link {
                 .collect(),
             scripts: Scripts::new(),
             live: Mutex::default(),
+            answered: AtomicU64::new(0),
             connecting: tokio::sync::Mutex::default(),
             other: None,
         }
@@ -108,6 +112,9 @@ impl Link {
                 ..
             } = self.shared(deadline).await.map_err(Failure::before)?;
             let answer = timeout(left(deadline), connection.send_packed_command(command)).await;
+            if let Ok(Ok(_)) = answer {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+            }
             let failure = match answer {
                 Ok(Ok(Value::ServerError(error))) if error.code() == "NOSCRIPT" && !reloaded => {
                     // Somebody flushed the scripts. It did not run, so it may run again.
@@ -164,6 +171,7 @@ impl Link {
         let answer = connection.send_packed_commands(commands, 0, commands.len());
         let failure = match timeout(within, answer).await {
             Ok(Ok(values)) => {
+                self.answered.fetch_add(1, Ordering::Relaxed);
                 for value in &values {
                     if let Value::ServerError(error) = value {
                         self.demoted(error, generation);
@@ -178,6 +186,29 @@ impl Link {
             self.lost(generation);
         }
         Err(failure)
+    }
+
+    /// Asks whether the server is there, and leaves the connection where nothing at all is answered within this time: what was
+    /// sent before may take longer, and is answered first.
+    pub(crate) async fn check(&self, within: Duration) {
+        let connected = self.shared(Instant::now() + self.settings.connect_timeout);
+        let Ok(Shared {
+            mut connection,
+            generation,
+            ..
+        }) = connected.await
+        else {
+            return;
+        };
+        let before = self.answered.load(Ordering::Relaxed);
+        let ping = redis::cmd("PING");
+        let broken = match timeout(within, connection.send_packed_command(&ping)).await {
+            Ok(answer) => answer.is_err_and(|error| Failure::of(&error).broken),
+            Err(_) => self.answered.load(Ordering::Relaxed) == before,
+        };
+        if broken {
+            self.lost(generation);
+        }
     }
 
     /// The shared connection, made if need be; tried again with backoff until the deadline.

@@ -26,7 +26,7 @@ use crate::topics::Topics;
 /// What is put off by one call of the script at most: it blocks the server meanwhile.
 const LATER_COUNT: usize = 500;
 const LATER_BYTES: usize = 4_000_000;
-/// How long a connection may be idle.
+/// How long a connection may be idle, or dead and not looked at.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Answer = Result<Receipt, Error>;
@@ -75,15 +75,18 @@ impl Publisher {
     }
 
     /// Keeps its connection in use: one that is idle may be dropped by whatever lies between, and the next message with it.
+    /// And leaves one that is dead, which callers who give up early never notice.
     pub(crate) async fn keep(&self, until: CancellationToken) {
+        let within = match self.settings.wait_replicas {
+            0 => COMMAND,
+            _ => COMMAND + REPLICAS,
+        };
         loop {
             tokio::select! {
                 () = sleep(IDLE) => {}
                 () = until.cancelled() => return,
             }
-            if self.under_way() == 0 {
-                let _ = self.link.run(&redis::cmd("PING"), COMMAND).await;
-            }
+            self.link.check(within).await;
         }
     }
 

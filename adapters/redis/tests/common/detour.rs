@@ -61,6 +61,16 @@ impl Detour {
         format!("redis://127.0.0.1:{}{query}", self.port)
     }
 
+    /// The same for channels.
+    pub fn pub_sub(&self) -> String {
+        format!("redis+pubsub://127.0.0.1:{}", self.port)
+    }
+
+    /// How many connections there have been that were not let go.
+    pub fn connections(&self) -> usize {
+        self.carried.lock().unwrap().len()
+    }
+
     /// From now on, so many bytes of an answer arrive in a second; 0: as many as there are.
     pub fn slow(&self, bytes_per_second: usize) {
         self.rate.store(bytes_per_second, Ordering::Relaxed);
@@ -133,7 +143,15 @@ async fn carry(
     };
     let down = async move {
         let mut chunk = [0; 16 * 1024];
-        while let Ok(count @ 1..) = from_server.read(&mut chunk).await {
+        loop {
+            // No long silence.
+            let most = match rate.load(Ordering::Relaxed) {
+                0 => chunk.len(),
+                rate => (rate / 10).clamp(1, chunk.len()),
+            };
+            let Ok(count @ 1..) = from_server.read(&mut chunk[..most]).await else {
+                break;
+            };
             // The client may be gone.
             let _ = to_client.write_all(&chunk[..count]).await;
             if let Some(time) = (count as u64 * 1_000_000).checked_div(rate.load(Ordering::Relaxed) as u64) {
