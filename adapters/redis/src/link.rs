@@ -271,6 +271,14 @@ impl Link {
         }
     }
 
+    /// Counts how often it was connected.
+    pub(crate) fn generation(&self) -> u64 {
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .generation
+    }
+
     fn lost(&self, generation: u64) {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         if live.generation == generation {

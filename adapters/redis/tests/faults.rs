@@ -90,6 +90,8 @@ async fn an_outage_takes_nothing_from_who_lives() {
     publish(&one, &topic, ["slow".into(), "given back".into()]).await;
     let held = first.receive(2).await;
     let mut second = open(&two, spec(&topic, "g")).await;
+    // With the thread held up, too, it is about to look for what is idle when the server goes.
+    std::thread::sleep(Duration::from_millis(700));
     own.kill();
     sleep(Duration::from_secs(3)).await;
     own.up();

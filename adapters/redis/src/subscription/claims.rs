@@ -96,7 +96,7 @@ impl Reader {
     /// Takes over what has been idle for so long, whoever's it is, as far as there is room. What is held here
     /// is left out: claiming it would raise its delivery count, and renew a lease that nobody asked to be renewed. Answers
     /// whether that was all: after a full page there are other things to do first.
-    pub(crate) async fn sweep(&self, idle: Duration) -> Result<bool, Error> {
+    pub(crate) async fn sweep(&self, session: &mut Session, idle: Duration) -> Result<bool, Error> {
         let idle = idle.as_millis() as u64;
         for (stream, key) in self.source.streams() {
             let mut after = "-".to_owned();
@@ -113,6 +113,13 @@ impl Reader {
                     .run(&ask, COMMAND)
                     .await
                     .map_err(|failure| failure.error)?;
+                let commands = self.link.generation();
+                if session.commands != commands {
+                    // The question has outlived an outage, which this session has not noticed yet.
+                    session.commands = commands;
+                    session.spares_until = Instant::now() + self.sparing();
+                    return Ok(true);
+                }
                 let page = pending_ids(page);
                 let Some(last) = page.last() else { break };
                 after = format!("({last}");

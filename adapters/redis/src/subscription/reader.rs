@@ -52,7 +52,9 @@ pub(crate) struct Session {
     /// Which stream was asked first when there was room for one.
     turn: usize,
     /// Until then others may not have renewed what nobody could renew: they connect again as this side did.
-    spares_until: Instant,
+    pub(crate) spares_until: Instant,
+    /// Which connection commands go by, made again by whoever comes first after an outage.
+    pub(crate) commands: u64,
     refreshed: Instant,
     tidied: Instant,
     /// When it was last asked what others have deleted.
@@ -107,7 +109,7 @@ impl Reader {
             0 => uptime(&self.link).await,
             _ => Duration::ZERO,
         };
-        let spares = (self.lease / 3 + Backoff::RECONNECT.cap).saturating_sub(since);
+        let spares = self.sparing().saturating_sub(since);
         let now = Instant::now();
         let mut session = Session {
             connection,
@@ -118,6 +120,7 @@ impl Reader {
             longest: self.lease,
             turn: 0,
             spares_until: now + spares,
+            commands: self.link.generation(),
             refreshed: now,
             tidied: now,
             looked: None,
@@ -144,6 +147,11 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// How long what others hold is spared after an outage.
+    pub(crate) fn sparing(&self) -> Duration {
+        self.lease / 3 + Backoff::RECONNECT.cap
     }
 
     /// One round of a group whose instances share.
@@ -177,7 +185,7 @@ impl Reader {
             } else {
                 session.longest
             };
-            session.swept = self.sweep(idle).await?.then(Instant::now);
+            session.swept = self.sweep(session, idle).await?.then(Instant::now);
             return Ok(());
         }
         let streams: Vec<Stream> = self.source.streams().map(|(stream, _)| stream).collect();
