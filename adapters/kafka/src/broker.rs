@@ -26,7 +26,7 @@ use crate::plan::{LONGEST_DELAY, Planner};
 use crate::publisher::closed;
 use crate::side_by_side::side_by_side;
 use crate::status::status;
-use crate::topics::{Admin, delete_group, doing};
+use crate::topics::{delete_group, delete_records};
 
 /// How often finished retries are deleted, and idle clients are served.
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
@@ -334,12 +334,10 @@ impl Chores {
         if finished.is_empty() {
             return Ok(());
         }
-        let admin = Admin::new(&self.settings)?;
-        let answer = admin.client()?.delete_records(&list, &doing()).await;
-        admin.close();
-        answer.map_err(|error| failure("deleting finished retries", &error))?;
-        deleted.append(&mut finished);
-        Ok(())
+        let done = |topic: &str, partition, _| {
+            deleted.extend(finished.remove_entry(&(topic.to_owned(), partition)));
+        };
+        delete_records(&self.settings, "deleting finished retries", &list, done).await
     }
 
     /// Makes the topics again that somebody deleted under a running group.

@@ -6,9 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use postrider_contract::{Error, ErrorKind};
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::topic_partition_list::Offset;
 use tokio::time::timeout_at;
 
 use crate::failure::{coded, failure};
@@ -344,12 +346,36 @@ impl Admin {
 }
 
 /// Answers come when the operation is done, not when it has begun.
-pub(crate) fn doing() -> AdminOptions {
+fn doing() -> AdminOptions {
     asking().operation_timeout(Some(ADMIN_TIMEOUT))
 }
 
 fn asking() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT))
+}
+
+/// Deletes what lies before these offsets, and tells each partition where that was done, with the offset that it begins with
+/// now. An error: it was not done everywhere.
+pub(crate) async fn delete_records(
+    settings: &Settings,
+    what: &str,
+    list: &TopicPartitionList,
+    mut done: impl FnMut(&str, i32, i64),
+) -> Result<(), Error> {
+    let admin = Admin::new(settings)?;
+    let answer = admin.client()?.delete_records(list, &doing()).await;
+    admin.close();
+    let answer = answer.map_err(|error| failure(what, &error))?;
+    let mut result = Ok(());
+    // What is refused is told for each partition alone.
+    for element in answer.elements() {
+        match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(low)) => done(element.topic(), element.partition(), low),
+            (Ok(()), _) => {}
+            (Err(error), _) => result = result.and(Err(failure(what, &error))),
+        }
+    }
+    result
 }
 
 /// Deletes a group that is needed no more; nothing depends on it.

@@ -9,7 +9,8 @@ use postrider_contract::{DeadLetters, ErrorKind, Origin, Outgoing, Topology, Ver
 use postrider_own_broker::Load;
 use support::own::OwnBroker;
 use support::{
-    Listener, PATIENCE, client, dead_of, message, open, publish, retry_of, spec, text, unique, with_options,
+    Listener, Log, PATIENCE, admin, client, dead_of, message, open, publish, retry_of, spec, text, unique,
+    with_options,
 };
 
 const REFUSED: &str = "Topic authorization failed";
@@ -162,6 +163,60 @@ async fn a_group_that_was_refused_begins_where_it_is_declared() {
     let mut listener = open(&broker, spec(&topic, "g")).await;
     publish(&broker, &topic, &["new"]).await;
     assert_eq!(text(&listener.one().await), "new");
+    broker.close(PATIENCE).await.unwrap();
+}
+
+/// What may not be deleted stays, and that is told, until it may.
+#[tokio::test]
+async fn refused_deletion_is_told_and_tried_again() {
+    let own = OwnBroker::with_acls();
+    let topic = unique("kept");
+    let (retries, dead_topic) = (format!("{topic}.g.retry"), names::dead_letter_topic(&topic, "g"));
+    let acls = |arguments: &[&str]| {
+        let topics = ["--topic", &retries, "--topic", &dead_topic];
+        own.cli(&[&["acls"], arguments, &topics].concat());
+    };
+    acls(&["--add", "--allow-principal", "User:*", "--operation", "All"]);
+    let refusal = ["--deny-principal", "User:ANONYMOUS", "--operation", "Delete"];
+    acls(&[&["--add"][..], &refusal].concat());
+
+    let (log, _logged) = Log::begin();
+    let broker = postrider_kafka::connect(&own.url_with("&partitions=1"), client("kept"))
+        .await
+        .unwrap();
+    let mut listener = open(&broker, spec(&topic, "g")).await;
+    publish(&broker, &topic, &["x"]).await;
+    let delivery = listener.one().await;
+    let emit = vec![
+        retry_of(&delivery, "g", 2, Duration::ZERO),
+        dead_of(&delivery, "g"),
+    ];
+    listener.settle(delivery.token, Verdict::Ack { emit }).await;
+    let retry = listener.one().await;
+    listener.ack(&retry).await;
+    let mut dead = broker.dead_letters(&dead_topic, &topic, "g");
+    let letter = dead.browse(None, 9).await.unwrap().remove(0);
+    dead.purge(&[letter.id]).await.remove(0).unwrap();
+    let told = || log.count("finished retries cannot be deleted and stay");
+    let begun = Instant::now();
+    while told() == 0 {
+        assert!(begun.elapsed() < PATIENCE, "nothing was told");
+        tokio::time::sleep(PATIENCE / 100).await;
+    }
+
+    acls(&[&["--remove", "--force"][..], &refusal].concat());
+    let admin = admin(&own.url_with(""));
+    let begins = |partition| {
+        let watermarks = admin.inner().fetch_watermarks(&retries, partition, PATIENCE);
+        watermarks.unwrap().0
+    };
+    let begun = Instant::now();
+    while (0..3).all(|partition| begins(partition) == 0) {
+        assert!(begun.elapsed() < PATIENCE, "it was not tried again");
+        tokio::time::sleep(PATIENCE / 100).await;
+    }
+    assert_eq!(told(), 1);
+    assert_eq!(log.count("resolved dead letters may not be deleted"), 1);
     broker.close(PATIENCE).await.unwrap();
 }
 

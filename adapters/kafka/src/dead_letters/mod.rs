@@ -26,7 +26,7 @@ use crate::naming::{Purpose, of_retry_topic, resolved_topic};
 use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::publisher::Parcel;
-use crate::topics::{Admin, doing};
+use crate::topics::delete_records;
 
 /// Where a dead letter lies; as text it is its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -280,36 +280,28 @@ impl Letters {
     pub(crate) async fn trim(&self) {
         let letters = self.clone();
         let plan = blocking(move || letters.resolved_beginning()).await;
+        let mut places = Vec::new();
         let deleted = match plan {
-            Ok(list) if list.count() > 0 => self.delete(&list).await,
+            Ok(list) if list.count() > 0 => {
+                let done =
+                    |_: &str, partition, low| places.extend(lock(&self.resolved).before(partition, low));
+                delete_records(&self.settings, "deleting resolved dead letters", &list, done).await
+            }
             Ok(_) => return,
             Err(error) => Err(error),
         };
         match deleted {
-            Ok(places) => {
-                let _ = self
-                    .mark(&places.into_iter().map(no_marker).collect::<Vec<_>>())
-                    .await;
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                tracing::warn!(topic = &*self.topic, %error, "resolved dead letters may not be deleted, and stay");
             }
             Err(error) => {
                 tracing::debug!(topic = &*self.topic, %error, "resolved dead letters could not be deleted");
             }
+            Ok(()) => {}
         }
-    }
-
-    async fn delete(&self, list: &TopicPartitionList) -> Result<Vec<Place>, Error> {
-        let admin = Admin::new(&self.settings)?;
-        let answer = admin.client()?.delete_records(list, &doing()).await;
-        admin.close();
-        let answer = answer.map_err(|error| failure("deleting resolved dead letters", &error))?;
-        let resolved = lock(&self.resolved);
-        let mut places = Vec::new();
-        for element in answer.elements() {
-            if let (Ok(()), Offset::Offset(low)) = (element.error(), element.offset()) {
-                places.extend(resolved.before(element.partition(), low));
-            }
-        }
-        Ok(places)
+        let _ = self
+            .mark(&places.into_iter().map(no_marker).collect::<Vec<_>>())
+            .await;
     }
 
     /// Up to where each partition is resolved and has been seen by every group that listens to it. Blocks.
