@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// More is no word of ours.
 const LONGEST: usize = 200;
+/// What librdkafka makes of the id where the broker tells none: brokers before Kafka 2.8, and services beside Kafka.
+const NONE: &str = ":AAAAAAAAAAAAAAAAAAAAAA";
 
 /// The ids of a cluster and of a topic in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub(crate) enum Relation {
 }
 
 impl Incarnation {
-    /// `None` where they cannot be written down.
+    /// `None` where they are not known, or cannot be written down.
     pub(crate) fn new(cluster: &str, topic: &str) -> Option<Self> {
         Self::read(&format!("{cluster}:{topic}")).filter(|_| !topic.contains(':'))
     }
@@ -35,7 +37,8 @@ impl Incarnation {
     /// From the word that stands for it, if it is one.
     pub(crate) fn read(word: &str) -> Option<Self> {
         let is_word = word.contains(':') && word.len() <= LONGEST && !word.contains(' ');
-        is_word.then(|| Self { word: word.into() })
+        let is_known = is_word && !word.ends_with(NONE);
+        is_known.then(|| Self { word: word.into() })
     }
 
     /// One word, to be written down.
@@ -99,6 +102,7 @@ mod tests {
             );
         }
         assert_eq!(Incarnation::new("a b", "t"), None);
+        assert_eq!(Incarnation::new("c:1", "AAAAAAAAAAAAAAAAAAAAAA"), None);
         assert_eq!(Incarnation::read("12+3"), None);
     }
 }

@@ -71,10 +71,8 @@ impl Progress {
         let open = words.next()? == "1";
         let held = words.next()?.parse().ok()?;
         let mut words = words.peekable();
-        let incarnation = words.peek().copied().and_then(Incarnation::read);
-        if incarnation.is_some() {
-            words.next();
-        }
+        let incarnation = words.next_if(|word| word.contains(':'));
+        let incarnation = incarnation.and_then(Incarnation::read);
         let (mut counts, mut ahead) = (Counts::default(), Vec::new());
         let (mut counted, mut done) = (position, position);
         for word in words {

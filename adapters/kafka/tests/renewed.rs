@@ -86,6 +86,30 @@ async fn a_running_group_reads_a_new_topic_from_its_beginning() {
     broker.close(PATIENCE).await.unwrap();
 }
 
+/// In a cluster whose brokers are of several versions some tell no ids: that is no other topic.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_without_an_id_is_not_a_new_one() {
+    let own = OwnBroker::start();
+    let (fence, url) = own.fenced("&partitions=1&session_timeout=60s").await;
+    let broker = postrider_kafka::connect(&url, client("mixed")).await.unwrap();
+    let topic = unique("mixed");
+    let spec = spec(&topic, "g");
+    let mut listener = open(&broker, spec.clone()).await;
+    publish(&broker, &topic, &FORMER).await;
+    read(&mut listener, &FORMER).await;
+    for (cluster, payload) in [(Cluster::WithoutIds, "d"), (Cluster::Whole, "e")] {
+        committed(&broker, &spec).await;
+        fence.set(Cluster::Away);
+        listener.event(|event| matches!(event, Event::Degraded(_))).await;
+        fence.set(cluster);
+        listener.ready().await;
+        publish(&broker, &topic, &[payload]).await;
+        read(&mut listener, &[payload]).await;
+        assert!(listener.some(9, Duration::from_secs(2)).await.is_empty());
+    }
+    broker.close(PATIENCE).await.unwrap();
+}
+
 /// A member that does not know yet that its topic is gone commits its position, and leaves or dies.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_on_the_former_topic_is_none_on_the_new() {

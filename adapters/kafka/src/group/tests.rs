@@ -419,6 +419,28 @@ fn a_topic_that_was_made_anew_begins_anew() {
     assert!(state.lanes[0].paused, "as librdkafka was told");
 }
 
+/// Brokers before Kafka 2.8 tell no id: that is nothing, also where it was written down.
+#[test]
+fn a_topic_that_is_told_without_an_id_is_the_same() {
+    let without = "AAAAAAAAAAAAAAAAAAAAAA";
+    let before = Progress {
+        incarnation: incarnation("c", "known"),
+        ahead: vec![1..3, 4..5],
+        ..Progress::default()
+    };
+    let before = before.encode(0).replace("known", without);
+    let shared = assigned(false, 0, Progress::decode(&before, 0));
+    let mut state = shared.lock();
+    for id in ["known", without, "known"] {
+        state.note_id("t", id);
+        state.check_incarnations("c");
+    }
+    (0..5).for_each(|offset| accept(&mut state, offset, None));
+    assert_eq!(offsets(&give(&mut state, 9)), [0, 3]);
+    assert!(!state.rewinding);
+    assert_eq!(committed(&state).1.incarnation, incarnation("c", "known"));
+}
+
 /// A group's position was carried over to another cluster: it holds about, and what is ahead of it not at all.
 #[test]
 fn a_position_in_a_copy_of_the_topic_is_kept() {

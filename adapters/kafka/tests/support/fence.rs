@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ const METADATA: i16 = 3;
 const SASL_HANDSHAKE: i16 = 17;
 /// From this version on, arrays and strings are compact and fields have tags.
 const FLEXIBLE: i16 = 9;
+/// From this version on, topics have ids, and perhaps no name.
+const WITH_IDS: i16 = 10;
 
 /// Versions of the metadata requests that are under way on one connection, by their number.
 type Asked = Mutex<HashMap<i32, i16>>;
@@ -29,6 +32,8 @@ pub enum Cluster {
     Whole,
     /// The broker, which names no broker when it is asked for them.
     Fenced,
+    /// The broker as one before Kafka 2.8, or a service beside it, which tells no ids of topics.
+    WithoutIds,
     /// Nothing: connections are ended.
     Away,
     /// The broker, and new connections are ended before it has seen a password.
@@ -125,8 +130,10 @@ async fn answers(
     loop {
         let mut answer = frame(&mut from).await?;
         let version = asked.lock().unwrap().remove(&number32(&answer, 0));
-        if let Some(version) = version.filter(|_| *cluster.borrow() == Cluster::Fenced) {
-            answer = without_brokers(&answer, version);
+        match (version, *cluster.borrow()) {
+            (Some(version), Cluster::Fenced) => answer = without_brokers(&answer, version),
+            (Some(version), Cluster::WithoutIds) => forget_ids(&mut answer, version),
+            _ => {}
         }
         if *cluster.borrow() == Cluster::Slow {
             tokio::time::sleep(SLOWNESS).await;
@@ -156,8 +163,8 @@ fn number32(bytes: &[u8], at: usize) -> i32 {
     i32::from_be_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// An answer to a metadata request, of a version with compact arrays, with the list of brokers empty.
-fn without_brokers(answer: &[u8], version: i16) -> Vec<u8> {
+/// The list of brokers within an answer to a metadata request, of a version with compact arrays.
+fn brokers(answer: &[u8], version: i16) -> Range<usize> {
     assert!(
         version >= FLEXIBLE,
         "metadata version {version}: teach the proxy to read it"
@@ -173,10 +180,40 @@ fn without_brokers(answer: &[u8], version: i16) -> Vec<u8> {
         skip_string(answer, &mut at);
         assert_eq!(unsigned(answer, &mut at), 0, "a broker with tags");
     }
-    let mut edited = answer[..begin].to_vec();
-    edited.push(1);
-    edited.extend_from_slice(&answer[at..]);
-    edited
+    begin..at
+}
+
+/// The answer with the list of brokers empty.
+fn without_brokers(answer: &[u8], version: i16) -> Vec<u8> {
+    let brokers = brokers(answer, version);
+    [&answer[..brokers.start], &[1], &answer[brokers.end..]].concat()
+}
+
+/// Zero is what an old broker's answer comes to.
+fn forget_ids(answer: &mut [u8], version: i16) {
+    let mut at = brokers(answer, version).end;
+    assert!(version >= WITH_IDS, "metadata version {version} has no ids");
+    // The cluster and its controller.
+    skip_string(answer, &mut at);
+    at += 4;
+    let topics = unsigned(answer, &mut at) - 1;
+    for _ in 0..topics {
+        at += 2;
+        skip_string(answer, &mut at);
+        answer[at..at + 16].fill(0);
+        at += 16 + 1;
+        let partitions = unsigned(answer, &mut at) - 1;
+        for _ in 0..partitions {
+            at += 2 + 4 + 4 + 4;
+            // Replicas, those in sync, and those that are offline.
+            for _ in 0..3 {
+                at += 4 * unsigned(answer, &mut at).saturating_sub(1);
+            }
+            assert_eq!(unsigned(answer, &mut at), 0, "a partition with tags");
+        }
+        at += 4;
+        assert_eq!(unsigned(answer, &mut at), 0, "a topic with tags");
+    }
 }
 
 fn unsigned(bytes: &[u8], at: &mut usize) -> usize {
