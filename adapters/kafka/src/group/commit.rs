@@ -11,10 +11,11 @@ use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::topic_partition_list::Offset;
 
 use super::cut_off::Watch;
+use super::health::Obstacle;
 use super::lane::Word;
 use super::member::Member;
 use super::state::{Shared, State};
-use crate::failure::{code, coded, kind};
+use crate::failure::{code, coded, failure, kind};
 use crate::lock::lock;
 
 /// After a commit that failed.
@@ -38,7 +39,10 @@ pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Wh
     let mut result = Ok(());
     // Each topic by itself: of several an error does not tell which, and one may be gone for good.
     for (list, taken) in collected.values() {
-        let committed = consumer.commit(list, CommitMode::Sync);
+        let mut committed = consumer.commit(list, CommitMode::Sync);
+        if committed.as_ref().err().and_then(code) == Some(Code::OffsetMetadataTooLarge) {
+            committed = commit_bare(shared, consumer, list);
+        }
         let mut state = shared.lock();
         for lane in taken {
             lane.note(&mut state, committed.is_ok());
@@ -47,6 +51,25 @@ pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Wh
         result = result.and(committed);
     }
     result
+}
+
+/// The positions alone, where the broker does not take what is noted beside them: better than none.
+fn commit_bare(
+    shared: &Shared,
+    consumer: &BaseConsumer<Member>,
+    list: &TopicPartitionList,
+) -> KafkaResult<()> {
+    if !std::mem::replace(&mut shared.lock().bare, true) {
+        tracing::warn!(
+            "the broker refuses what is noted beside positions, and they are committed without: after a restart more comes again \
+             than needed. Is its `offset.metadata.max.bytes` below 4096?"
+        );
+    }
+    let mut bare = TopicPartitionList::new();
+    for element in list.elements() {
+        bare.add_partition_offset(element.topic(), element.partition(), element.offset())?;
+    }
+    consumer.commit(&bare, CommitMode::Sync)
 }
 
 /// What is committed of a lane.
@@ -110,13 +133,15 @@ fn collect(state: &mut State, which: Which<'_>) -> KafkaResult<Collected> {
     Ok(collected)
 }
 
-/// The committing thread: until the consumer leaves, or is cut off.
+/// The committing thread: until the consumer leaves, or is cut off. Commits may fail for so long before that is told.
 pub(crate) fn run(
     shared: &Shared,
     consumer: &Arc<BaseConsumer<Member>>,
     interval: Duration,
+    patience: Duration,
     mut watch: Watch,
 ) {
+    let mut failing: Option<Instant> = None;
     while wait_for_work(shared) {
         // What is settled within the interval goes into one commit.
         if !pause_until(shared, interval, |state| state.hurry) {
@@ -124,15 +149,26 @@ pub(crate) fn run(
         }
         let degraded = shared.lock().degraded;
         if degraded && !watch.recovered(shared, consumer) {
+            failing = None;
             continue;
         }
+        let begun = Instant::now();
         let Err(error) = commit(shared, consumer, Which::Dirty) else {
+            failing = None;
+            shared.note(Obstacle::Uncommitted, None);
             continue;
         };
+        tracing::debug!(%error, "a commit failed and is tried again");
         match code(&error) {
             Some(code) if is_refusal(code) => shared.fail(coded("committing", code)),
-            // The group is changing hands: what is still ours is committed under its new generation.
-            _ => tracing::debug!(%error, "a commit failed and is tried again"),
+            // What is gone is told by itself.
+            Some(code) if kind(code) == ErrorKind::Topology => failing = None,
+            // For a while the group may be changing hands: what is still ours is committed under its new generation.
+            _ if failing.get_or_insert(begun).elapsed() >= patience => {
+                let what = "what is settled cannot be committed, and would come again after a restart";
+                shared.note(Obstacle::Uncommitted, Some(&failure(what, &error)));
+            }
+            _ => {}
         }
         if !pause(shared, PAUSE) {
             return;

@@ -83,11 +83,12 @@ impl Life {
 
     /// Fetches and commits until the consumer is to leave, or is cut off.
     fn work(&self, consumer: &Arc<BaseConsumer<Member>>) {
-        let (shared, interval) = (&self.shared, self.settings.commit_interval);
+        let (shared, settings) = (&self.shared, &self.settings);
+        let (interval, patience) = (settings.commit_interval, settings.session_timeout);
         let committing = {
             let (shared, consumer) = (shared.clone(), consumer.clone());
             let watch = Watch::new(self.inspector.clone());
-            let run = move || commit::run(&shared, &consumer, interval, watch);
+            let run = move || commit::run(&shared, &consumer, interval, patience, watch);
             std::thread::Builder::new()
                 .name("kafka commits".to_owned())
                 .spawn(run)

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::commit::{Which, commit};
 use super::gap;
+use super::health::Obstacle;
 use super::lane::Lane;
 use super::leader;
 use super::routes::{Route, Routes};
@@ -81,7 +82,8 @@ impl ClientContext for Member {
             && topic == self.routes.topic.name
             && partitions > 0
         {
-            self.shared.strand(self.routes.strands(partitions).as_ref());
+            let stranded = self.routes.strands(partitions);
+            self.shared.note(Obstacle::Stranded, stranded.as_ref());
         }
         if text.ends_with(NOTHING_ASSIGNED) && self.is_current() {
             self.shared.lock().joined = true;

@@ -5,6 +5,7 @@ mod cut_off;
 mod delay;
 mod fetch;
 mod gap;
+mod health;
 mod held_up;
 mod lane;
 mod leader;

@@ -1,12 +1,13 @@
 //! What the threads of a group's consumer share: partitions, listeners, and who waits for what.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use postrider_contract::{Delivery, Error, Event, Token};
+use postrider_contract::{Delivery, Error, Token};
 
+use super::health::Obstacle;
 use super::lane::{Lane, Stage};
 use super::mailbox::{Mailbox, Waiting};
 use super::routes::Route;
@@ -19,10 +20,6 @@ use crate::tracker::Received;
 pub(super) const LONGEST_SPAN: usize = 16 * 1024;
 /// How many messages of a partition of the return path are read ahead.
 const LONGEST_DELAYED: usize = 2000;
-/// A partition of which librdkafka does not say for so long that it cannot be read can be: it tries every half second, where
-/// nothing is paused.
-const UNREADABLE: Duration = Duration::from_secs(5);
-
 /// Shared by the consumer's thread, the committing thread, receivers and settlers.
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -47,10 +44,11 @@ impl Shared {
                 hurry: false,
                 joined: false,
                 unreadable: None,
-                stranded: false,
+                obstacles: BTreeSet::new(),
                 generation: 0,
                 cut_off: false,
                 fresh: false,
+                bare: false,
                 ids: HashMap::new(),
                 unchecked: false,
                 rewinding: false,
@@ -101,21 +99,6 @@ impl Shared {
         self.lock().cut_off = true;
         self.flow.notify_all();
         self.work.notify_all();
-    }
-
-    /// Nothing flows: told once.
-    pub(crate) fn degrade(&self, error: &Error) {
-        let mut state = self.lock();
-        state.degrade(error);
-        if state.work_waits {
-            self.work.notify_all();
-        }
-    }
-
-    /// A partition goes no further: told once, and told again and again to keep that up.
-    pub(crate) fn stand_still(&self, error: &Error) {
-        self.lock().unreadable = Some(Instant::now());
-        self.degrade(error);
     }
 
     /// Ends every subscription with an error that trying again does not mend.
@@ -176,14 +159,16 @@ pub(crate) struct State {
     /// When it was last told that some partition goes no further, which is told again and again, or could not be told as
     /// something was paused.
     pub(crate) unreadable: Option<Instant>,
-    /// Some retries are read by nobody.
-    pub(crate) stranded: bool,
+    /// What else keeps messages from flowing.
+    pub(crate) obstacles: BTreeSet<Obstacle>,
     /// Counts the consumers: only the one of the time has a say.
     pub(crate) generation: u32,
     /// The consumer of the time is to be made anew.
     pub(crate) cut_off: bool,
     /// There is a new assignment, not yet marked as in use.
     pub(crate) fresh: bool,
+    /// It was told that positions are committed without what is noted beside them.
+    pub(crate) bare: bool,
     /// Kafka's topics, and the ids that they have.
     pub(crate) ids: HashMap<String, String>,
     /// There are ids or positions that have not been compared.
@@ -224,29 +209,6 @@ impl State {
         self.boxes
             .iter()
             .all(|mailbox| mailbox.choked || mailbox.size <= most)
-    }
-
-    /// Nothing flows: told once, also where nothing ever has.
-    pub(crate) fn degrade(&mut self, error: &Error) {
-        let is_news = std::mem::take(&mut self.starting) || !self.degraded;
-        if is_news && self.is_open() {
-            tracing::warn!(%error, "messages from Kafka stand still");
-            self.boxes
-                .iter_mut()
-                .for_each(|mailbox| mailbox.tell(Event::Degraded(error.clone())));
-        }
-        self.degraded = true;
-    }
-
-    /// Messages flow again, if there is an assignment, and all of it can be read, and all retries.
-    pub(crate) fn recover(&mut self) {
-        self.unreadable.take_if(|told| told.elapsed() >= UNREADABLE);
-        if self.degraded && self.joined && self.unreadable.is_none() && !self.stranded {
-            (self.degraded, self.starting) = (false, false);
-            self.boxes
-                .iter_mut()
-                .for_each(|mailbox| mailbox.tell(Event::Ready));
-        }
     }
 
     /// The lane of a partition.

@@ -3,7 +3,6 @@
 use postrider_contract::{Error, ErrorKind};
 
 use super::routes::Routes;
-use super::state::Shared;
 
 /// The topic and how many partitions it has, if that is what librdkafka logs (context `metadata`).
 pub(super) fn told(line: &str) -> Option<(&str, i32)> {
@@ -22,22 +21,6 @@ impl Routes {
             self.topic.name, retry.name, self.retry_lanes
         );
         Some(Error::new(ErrorKind::Topology, text))
-    }
-}
-
-impl Shared {
-    /// Retries that nobody reads are told, also where nothing flows for another reason.
-    pub(super) fn strand(&self, stranded: Option<&Error>) {
-        let is_news = {
-            let mut state = self.lock();
-            let before = std::mem::replace(&mut state.stranded, stranded.is_some());
-            let is_news = state.stranded && !before;
-            state.degraded &= !is_news;
-            is_news
-        };
-        if let Some(error) = stranded.filter(|_| is_news) {
-            self.degrade(error);
-        }
     }
 }
 

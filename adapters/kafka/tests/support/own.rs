@@ -51,7 +51,8 @@ impl OwnBroker {
         Self::with(&[&settings, more].concat())
     }
 
-    fn with(settings: &[&str]) -> Self {
+    /// One with settings of its own.
+    pub fn with(settings: &[&str]) -> Self {
         let own = postrider_own_broker::OwnBroker::prepare(Server::Kafka);
         let own = own.with("POSTRIDER_TEST_KAFKA_SETTINGS", settings.join("\n"));
         own.up();
