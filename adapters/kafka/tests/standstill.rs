@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use postrider_contract::{Broker, Event, Outgoing, Topology};
 use support::own::OwnBroker;
@@ -142,6 +142,12 @@ async fn a_partition_that_nobody_leads_is_told() {
 async fn a_partition_that_waits_for_one_message_is_told() {
     let (topic, broker) = (unique("held"), connect_with("&partitions=1").await);
     let mut listener = open(&broker, spec(&topic, "g")).await;
+    // More than are read ahead: their partition is paused all along, which has nothing to do with the other.
+    let due = SystemTime::now() + PATIENCE * 10;
+    let retry = || Outgoing::to_inbox(topic.as_str(), "g", message("later")).not_before(due);
+    for answer in broker.publish((0..2100).map(|_| retry()).collect()).await {
+        answer.unwrap();
+    }
     publish(&broker, &topic, &vec!["x"; 20_000]).await;
     let held = listener.one().await;
     let before = listener.drain(19_999, PATIENCE / 10).await.len();

@@ -9,6 +9,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::Offset;
 
 use super::commit::{Which, commit};
+use super::health::Obstacle;
 use super::member::Member;
 use super::renewal::{check, rewind};
 use super::routes::Route;
@@ -48,6 +49,8 @@ pub(crate) struct Fetcher {
     arena: Arena,
     batch: Vec<Fetched>,
     looked: Instant,
+    /// When it was last decided what is paused.
+    flowed: Instant,
 }
 
 impl Fetcher {
@@ -61,6 +64,7 @@ impl Fetcher {
             arena: Arena::default(),
             batch: Vec::with_capacity(BATCH),
             looked: Instant::now(),
+            flowed: Instant::now(),
         }
     }
 
@@ -81,7 +85,7 @@ impl Fetcher {
     }
 
     /// Brings due retries, makes room, pauses and resumes. Answers how long to poll; `None`: it is over.
-    fn prepare(&self) -> Option<Duration> {
+    fn prepare(&mut self) -> Option<Duration> {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         if state.rewinding {
@@ -101,13 +105,13 @@ impl Fetcher {
             mailbox.choked = mailbox.size >= prefetch || (mailbox.choked && mailbox.size > prefetch / 2);
             choked |= mailbox.choked;
         }
-        let (pause, resume) = flow(&mut state);
+        let now = Instant::now();
+        let passed = now.duration_since(std::mem::replace(&mut self.flowed, now));
+        let (pause, resume) = flow(&mut state, passed);
         let held_up = state.held_up();
         let open = state.is_working();
         drop(state);
-        if let Some(error) = held_up {
-            shared.stand_still(&error);
-        }
+        shared.note(Obstacle::HeldUp, held_up.as_ref());
         // An error means that the partition has just gone.
         if let Some(pause) = pause {
             let _ = self.consumer.pause(&pause);
@@ -227,10 +231,12 @@ impl Fetcher {
     }
 }
 
-/// Which partitions are to be paused and resumed now.
-fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartitionList>) {
+/// Which partitions are to be paused and resumed now, so long after the last time.
+pub(super) fn flow(
+    state: &mut State,
+    passed: Duration,
+) -> (Option<TopicPartitionList>, Option<TopicPartitionList>) {
     let (mut pause, mut resume) = (None, None);
-    let mut paused = false;
     state.weigh_backlogs();
     for id in 0..state.lanes.len() {
         let Some(wanted) = state
@@ -244,7 +250,7 @@ fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartition
         let Some(lane) = state.lanes.get_mut(id) else {
             continue;
         };
-        paused |= lane.paused || wanted;
+        lane.note_time(passed);
         if lane.paused == wanted {
             continue;
         }
@@ -252,9 +258,6 @@ fn flow(state: &mut State) -> (Option<TopicPartitionList>, Option<TopicPartition
         let list = if wanted { &mut pause } else { &mut resume };
         list.get_or_insert_with(TopicPartitionList::new)
             .add_partition(&lane.route.name, lane.partition);
-    }
-    if paused && let Some(told) = &mut state.unreadable {
-        *told = Instant::now();
     }
     (pause, resume)
 }

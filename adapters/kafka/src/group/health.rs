@@ -1,13 +1,14 @@
 //! Whether messages flow, and what keeps them from it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use postrider_contract::{Error, Event};
 
+use super::lane::Lane;
 use super::state::{Shared, State};
 
-/// A partition of which librdkafka does not say for so long that it cannot be read can be: it tries every half second, where
-/// nothing is paused.
+/// A partition that is read for so long, and of which librdkafka does not say that it cannot be, can be: it tries every half
+/// second.
 const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// What keeps messages from flowing, or what is done of them from lasting, until it is told that it is over.
@@ -17,6 +18,8 @@ pub(crate) enum Obstacle {
     Stranded,
     /// What is settled cannot be committed.
     Uncommitted,
+    /// A partition waits for one message.
+    HeldUp,
 }
 
 impl Shared {
@@ -29,9 +32,13 @@ impl Shared {
         }
     }
 
-    /// A partition goes no further: told once, and told again and again to keep that up.
+    /// Some partition cannot be read: told once, and told again and again to keep that up. It is one of those that are read.
     pub(crate) fn stand_still(&self, error: &Error) {
-        self.lock().unreadable = Some(Instant::now());
+        for lane in &mut self.lock().lanes {
+            if lane.is_assigned() && !lane.paused {
+                lane.unreadable = Some(UNREADABLE);
+            }
+        }
         self.degrade(error);
     }
 
@@ -67,12 +74,26 @@ impl State {
 
     /// Messages flow again, if there is an assignment, and nothing stands in the way.
     pub(crate) fn recover(&mut self) {
-        self.unreadable.take_if(|told| told.elapsed() >= UNREADABLE);
-        if self.degraded && self.joined && self.unreadable.is_none() && self.obstacles.is_empty() {
+        let is_readable = self.lanes.iter().all(|lane| lane.unreadable.is_none());
+        if self.degraded && self.joined && is_readable && self.obstacles.is_empty() {
             (self.degraded, self.starting) = (false, false);
             self.boxes
                 .iter_mut()
                 .for_each(|mailbox| mailbox.tell(Event::Ready));
         }
+    }
+}
+
+impl Lane {
+    /// It was read, or not, for so long since this was asked last.
+    pub(super) fn note_time(&mut self, passed: Duration) {
+        if let Some(left) = self.unreadable.filter(|_| !self.paused) {
+            self.unreadable = left.checked_sub(passed).filter(|left| !left.is_zero());
+        }
+    }
+
+    /// Something came of it: it can be read, unless that was told only now, and this came before.
+    pub(super) fn note_read(&mut self) {
+        self.unreadable.take_if(|left| *left < UNREADABLE);
     }
 }

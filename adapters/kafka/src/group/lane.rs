@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use postrider_contract::{Delivery, Message, Origin, Position, Token, return_path};
 
@@ -119,6 +119,8 @@ pub(crate) struct Lane {
     pub(crate) backlog_size: usize,
     /// The first unsettled offset, and since when nothing more is fetched before it is settled.
     pub(crate) waits_for: Option<(i64, Instant)>,
+    /// How long it has yet to be read without word that it, or another that was read as well, cannot be.
+    pub(crate) unreadable: Option<Duration>,
     /// What items begin to count their releases from.
     turn: u16,
 }
@@ -145,6 +147,7 @@ impl Lane {
             backlog: BTreeSet::new(),
             backlog_size: 0,
             waits_for: None,
+            unreadable: None,
             turn: 0,
         }
     }

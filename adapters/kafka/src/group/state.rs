@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use postrider_contract::{Delivery, Error, Token};
 
@@ -43,7 +43,6 @@ impl Shared {
                 dirty: false,
                 hurry: false,
                 joined: false,
-                unreadable: None,
                 obstacles: BTreeSet::new(),
                 generation: 0,
                 cut_off: false,
@@ -156,10 +155,7 @@ pub(crate) struct State {
     pub(crate) hurry: bool,
     /// The group has assigned us something, if only nothing.
     pub(crate) joined: bool,
-    /// When it was last told that some partition goes no further, which is told again and again, or could not be told as
-    /// something was paused.
-    pub(crate) unreadable: Option<Instant>,
-    /// What else keeps messages from flowing.
+    /// What keeps messages from flowing.
     pub(crate) obstacles: BTreeSet<Obstacle>,
     /// Counts the consumers: only the one of the time has a say.
     pub(crate) generation: u32,
@@ -272,6 +268,7 @@ impl State {
         if !lane.delivers() || lane.rewinding {
             return;
         }
+        lane.note_read();
         let due = inbound.not_before.filter(|&due| due > now);
         let stage = due.map_or(Stage::Waiting, Stage::Delayed);
         if lane.tracker.is_behind(offset) {

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use postrider_contract::{Delivery, Event, Message, Token};
+use postrider_contract::{Delivery, Error, ErrorKind, Event, Message, Token};
 
+use super::fetch::flow;
 use super::lane::{MARKED, MARKED_AT_ONCE, Word};
 use super::routes::Route;
 use super::state::{Awaited, LONGEST_SPAN, Shared, State};
@@ -518,4 +519,45 @@ fn much_room_is_told_once() {
     assert!(!state.has_come(Awaited::Room));
     state.boxes[0].choked = true;
     assert!(state.has_come(Awaited::MuchRoom));
+}
+
+/// It is not known which partition cannot be read: one of those that were. The rest says nothing, for however long it is paused.
+#[test]
+fn what_was_paused_all_along_is_not_unreadable() {
+    let shared = assigned(false, 0, Progress::default());
+    {
+        let mut state = shared.lock();
+        state.assign(&route(true), 0, Some(0), Progress::default());
+        state.assign(&route(false), 1, Some(0), Progress::default());
+        state.joined = true;
+        state.recover();
+        state.lanes[1].delayed.0 = 3000;
+    }
+    let error = Error::new(ErrorKind::Unavailable, "it cannot be read");
+    let after = |passed: u64| {
+        let mut state = shared.lock();
+        flow(&mut state, Duration::from_secs(passed));
+        state.recover();
+        !state.degraded
+    };
+    assert!(after(1));
+    shared.stand_still(&error);
+    assert_eq!([2, 2, 1].map(after), [false, false, true]);
+
+    // One that was read, and is paused since, may be it.
+    shared.stand_still(&error);
+    assert!(!after(1));
+    shared.lock().lanes[2].delayed.0 = 3000;
+    assert_eq!([1, 9, 9].map(after), [false; 3]);
+    shared.lock().lanes[2].delayed.0 = 0;
+    assert_eq!([9, 2, 1].map(after), [false, false, true]);
+
+    // Nothing that came before it was told shows that it can be read again.
+    shared.stand_still(&error);
+    for expected in [Some(4), None] {
+        accept(&mut shared.lock(), 0, None);
+        after(1);
+        let left = shared.lock().lanes[0].unreadable;
+        assert_eq!(left, expected.map(Duration::from_secs));
+    }
 }
