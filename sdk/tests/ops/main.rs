@@ -7,6 +7,7 @@ mod http;
 #[allow(dead_code, reason = "shared with the contract's tests")]
 #[path = "../contract/kit.rs"]
 mod kit;
+mod late;
 mod losses;
 mod outage;
 mod silent;
