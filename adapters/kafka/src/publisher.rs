@@ -350,9 +350,9 @@ impl ProducerContext for Confirms {
                 Fate::Known(Ok(()))
             }
             Err((error, _)) if code(error) == Some(Code::PurgeQueue) => Fate::GivenUp,
-            // librdkafka has let go of the partition with what was yet to be sent to it, as its topic was deleted.
+            // Its topic was deleted while it waited in line: librdkafka lets go of the partition, with all that it has.
             Err((error, _)) if code(error) == Some(Code::BrokerDestroy) => {
-                Fate::Known(Err(coded("publishing", Code::UnknownTopic)))
+                Fate::Known(Err(coded("publishing", Code::UnknownPartition)))
             }
             Err((error, _)) => {
                 // Not another one is sent before it is clear that a broker is to be reached.

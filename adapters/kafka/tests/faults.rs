@@ -244,18 +244,25 @@ async fn what_is_settled_is_committed_though_the_retry_topic_is_gone() {
 async fn publishing_goes_on_after_its_topic_was_deleted() {
     let _turn = TURNS.acquire().await;
     let own = OwnBroker::start();
-    let topic = unique("republished");
+    let topics: Vec<String> = (0..20).map(|_| unique("republished")).collect();
     let broker = connect(&own, "&publish_timeout=20s").await;
-    publish(&broker, &topic, &["1"]).await;
+    for topic in &topics {
+        publish(&broker, topic, &["1"]).await;
+    }
     let admin = admin(&own.url_with(""));
-    delete_topic(&admin, &topic).await;
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    for deleted in admin.delete_topics(&names, &AdminOptions::new()).await.unwrap() {
+        deleted.unwrap();
+    }
     let begun = Instant::now();
-    let answer = broker
-        .publish(vec![Outgoing::to_topic(topic.as_str(), message("2"))])
-        .await
-        .remove(0);
-    println!("{answer:?} after {:?}", begun.elapsed());
-    answer.unwrap();
+    let batch = topics.iter().flat_map(|topic| {
+        let to = || Outgoing::to_topic(topic.as_str(), message("2"));
+        [to(), to(), to()]
+    });
+    for answer in broker.publish(batch.collect()).await {
+        answer.unwrap();
+    }
+    println!("published after {:?}", begun.elapsed());
     broker.close(PATIENCE).await.unwrap();
 }
 
