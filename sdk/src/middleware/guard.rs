@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use futures_util::future::Fuse;
+use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::{HandlerError, Outcome, Reason};
@@ -21,7 +21,7 @@ pub(crate) async fn guarded<T>(
     before_wait: impl FnOnce(),
 ) -> Result<T, Outcome> {
     // What the handler shares may be left half-changed by its panic, as in any thread: its locks are poisoned.
-    let mut handler = pin!(AssertUnwindSafe(handler).catch_unwind().fuse());
+    let mut handler = pin!(OptionFuture::from(Some(AssertUnwindSafe(handler).catch_unwind())));
     let at_once = poll_fn(|task| Poll::Ready(handler.as_mut().poll(task))).await;
     let ended = match at_once {
         Poll::Ready(ended) => Ok(ended),
@@ -42,7 +42,7 @@ pub(crate) async fn guarded<T>(
             };
             if ended.is_err() {
                 // Here, and not when this ends: what the handler holds may panic.
-                let dropped = catch_unwind(AssertUnwindSafe(|| handler.set(Fuse::terminated())));
+                let dropped = catch_unwind(AssertUnwindSafe(|| handler.set(None.into())));
                 if let Err(panic) = dropped {
                     let text = panic_text(&*panic);
                     tracing::error!(
@@ -54,8 +54,10 @@ pub(crate) async fn guarded<T>(
         }
     };
     match ended? {
-        Ok(value) => Ok(value),
-        Err(panic) => Err(Outcome::Failed(panicked("the handler", &*panic))),
+        Some(Ok(value)) => Ok(value),
+        Some(Err(panic)) => Err(Outcome::Failed(panicked("the handler", &*panic))),
+        // It was dropped, which only what ends it from outside does.
+        None => Err(Outcome::Release),
     }
 }
 
