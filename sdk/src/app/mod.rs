@@ -217,6 +217,11 @@ impl App {
     /// Starts, and runs until SIGTERM or SIGINT; then drains: running handlers finish, acknowledgements and publishes
     /// are flushed. A second signal ends it at once.
     ///
+    /// What blocks a thread cannot be cut off, such as a handler's `spawn_blocking`: dropping the runtime behind this, as
+    /// `#[tokio::main]` does, waits until it is done (`Runtime::shutdown_timeout` waits no longer than told). So a second
+    /// signal, or any once this has returned, ends the process with status 1 where it has not ended by itself within two
+    /// seconds. A program that goes on afterwards, or has a use of its own for signals, takes [`App::start`].
+    ///
     /// # Errors
     /// Start-up failed (every reason is listed), a listener ended by itself, or a second signal came.
     pub async fn run(self) -> Result<(), Error> {

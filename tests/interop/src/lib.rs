@@ -14,9 +14,12 @@ use postrider::prelude::*;
 pub struct Work {
     /// Which.
     pub id: u32,
-    /// How long it takes, in milliseconds; [`DEADLY`] ends the process.
+    /// How long it takes, in milliseconds; [`DEADLY`] ends the process, [`BLOCKING`] blocks a thread.
     pub millis: u64,
 }
+
+/// Blocks a thread for longer than any test, as a call of a database may.
+pub const BLOCKING: u64 = u64::MAX - 1;
 
 /// What no process survives.
 pub const DEADLY: u64 = u64::MAX;
@@ -74,6 +77,9 @@ async fn carry_out(work: &Work, effects: &Effects) -> Result<(), HandlerError> {
     effects.add("begin", work.id)?;
     if work.millis == DEADLY {
         std::process::abort();
+    }
+    if work.millis == BLOCKING {
+        tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(600))).await?;
     }
     tokio::time::sleep(Duration::from_millis(work.millis)).await;
     effects.add("end", work.id)?;

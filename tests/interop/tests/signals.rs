@@ -7,7 +7,7 @@ mod service;
 use std::time::Duration;
 
 use postrider::prelude::*;
-use postrider_interop::{Work, broker, work};
+use postrider_interop::{BLOCKING, Work, broker, work};
 use service::Service;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
@@ -97,6 +97,38 @@ async fn ended_at_once_by_a_second_signal(url: String) {
     publisher.close(Duration::from_secs(5)).await.unwrap();
 }
 
+/// What blocks a thread holds up the end of the runtime, and so of `main`: a second signal ends the process all the same, also
+/// where the drain is done.
+async fn ended_by_a_second_signal_while_a_thread_is_blocked(url: String) {
+    let service = Service::new(PROGRAM, url);
+    service.declare(listeners![work]).await;
+    let publisher = Publisher::connect(&service.url).await.unwrap();
+    let blocking = Work {
+        id: 1,
+        millis: BLOCKING,
+    };
+    publisher.send(&blocking).await.unwrap();
+    let mut draining = service.start();
+    service.wait("begin", 1).await;
+    draining.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    draining.signal("TERM");
+    assert_eq!(draining.exit(Duration::from_secs(5)).await.code(), Some(1));
+
+    let mut drained = service.start_with_deadline("1s");
+    service.wait("begin", 2).await;
+    drained.signal("TERM");
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    // It has what the first one gave back at its deadline.
+    let mut another = service.start();
+    service.wait("begin", 3).await;
+    assert!(drained.is_running(), "what blocks a thread is waited for");
+    drained.signal("TERM");
+    assert_eq!(drained.exit(Duration::from_secs(5)).await.code(), Some(1));
+    assert!(another.is_running());
+    publisher.close(Duration::from_secs(5)).await.unwrap();
+}
+
 macro_rules! on {
     ($($name:ident $url:expr;)*) => {$(
         mod $name {
@@ -119,4 +151,10 @@ on! {
 async fn a_second_signal_ends_it_at_once() {
     let Some(url) = broker("rabbitmq") else { return };
     ended_at_once_by_a_second_signal(url).await;
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_where_a_thread_is_blocked() {
+    let Some(url) = broker("rabbitmq") else { return };
+    ended_by_a_second_signal_while_a_thread_is_blocked(url).await;
 }

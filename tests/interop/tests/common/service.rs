@@ -45,13 +45,23 @@ impl Service {
     }
 
     pub(crate) fn start(&self) -> Process {
-        let child = Command::new(self.program)
+        Process(self.command().spawn().unwrap())
+    }
+
+    /// Handlers are cut off so soon after a signal.
+    pub(crate) fn start_with_deadline(&self, deadline: &str) -> Process {
+        let mut command = self.command();
+        command.env("POSTRIDER__APP__DRAIN_DEADLINE", deadline);
+        Process(command.spawn().unwrap())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program);
+        command
             .env("BROKER_URL", &self.url)
             .env("POSTRIDER__APP__NAME", &self.name)
-            .env("EFFECTS", &self.effects)
-            .spawn()
-            .unwrap();
-        Process(child)
+            .env("EFFECTS", &self.effects);
+        command
     }
 
     pub(crate) fn effects(&self, effect: &str) -> Vec<u32> {
@@ -108,6 +118,10 @@ impl Process {
     pub(crate) fn signal(&self, signal: &str) {
         let kill = format!("kill -{signal} {}", self.0.id());
         assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 
     pub(crate) async fn exit(&mut self, within: Duration) -> ExitStatus {
