@@ -114,14 +114,13 @@ impl Breaker {
     pub(crate) fn note(&self, outcome: &Outcome) -> Option<Change> {
         match outcome {
             Outcome::Ack { .. } => {
+                if self.is_open.load(Ordering::Acquire) {
+                    return self.close();
+                }
                 if self.in_a_row.load(Ordering::Relaxed) != 0 {
                     self.in_a_row.store(0, Ordering::Relaxed);
                 }
-                if self.is_open.load(Ordering::Acquire) {
-                    self.close()
-                } else {
-                    None
-                }
+                None
             }
             Outcome::Failed(error) if error.is_retryable() => self.failed(error),
             _ => {
@@ -133,8 +132,10 @@ impl Breaker {
 
     fn close(&self) -> Option<Change> {
         let mut open = self.lock();
+        // As with a failure, one that was started before it opened tells nothing new.
+        open.take_if(|open| open.is_probing)?;
+        self.in_a_row.store(0, Ordering::Relaxed);
         self.is_open.store(false, Ordering::Release);
-        open.take()?;
         let number = self.count_change();
         drop(open);
         self.changed.notify_waiters();
@@ -234,6 +235,8 @@ mod tests {
         opened(&breaker);
         assert!(!breaker.pass());
         assert!(breaker.note(&failed()).is_none(), "a straggler");
+        assert!(breaker.note(&Outcome::ACK).is_none(), "another");
+        assert!(!breaker.pass());
         let begin = Instant::now();
         breaker.ready(std::future::pending()).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(30));
@@ -272,11 +275,13 @@ mod tests {
         assert!(!breaker.pass());
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn changes_are_numbered_as_they_happen() {
         let breaker = breaker();
         assert!(breaker.note(&failed()).is_none() && breaker.note(&failed()).is_none());
         let opened = breaker.note(&failed()).unwrap();
+        breaker.ready(std::future::pending()).await;
+        assert!(breaker.pass());
         let closed = breaker.note(&Outcome::ACK).unwrap();
         assert!(opened.number < closed.number);
     }
