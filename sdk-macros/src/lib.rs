@@ -43,8 +43,8 @@ use proc_macro::TokenStream;
 ///
 /// | option | what it says | if absent |
 /// |---|---|---|
-/// | `topic = "order.created"` | The topic it receives: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots. Dead letters (`….dlq`) may be received too. | required |
-/// | `group = "inventory"` | The consumer group: every group sees every message, its instances share them. 1 to 100 of `A-Z a-z 0-9 _ -`. | the application's name |
+/// | `topic = "order.created"` | The topic it receives: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots, not `amq.…`; 213 with the group and a dot. Dead letters (`….dlq`) may be received too. | required |
+/// | `group = "inventory"` | The consumer group: every group sees every message, its instances share them. 1 to 100 of `A-Z a-z 0-9 _ -`, not `dlq`, `retry` or `inbox`. | the application's name |
 /// | `broker = "audit"` | The named broker. | the one in `BROKER_URL` |
 /// | `concurrency = 8` | How many handlers run at once. | 1 |
 /// | `prefetch = 64` | How many deliveries may be unsettled at once. | 4 for each handler that runs at once, or a batch for each and one more; at least 64 |
@@ -131,7 +131,7 @@ pub fn listener(attribute: TokenStream, item: TokenStream) -> TokenStream {
 ///
 /// | option | what it says | if absent |
 /// |---|---|---|
-/// | `topic = "order.created"` | Where it is published to: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots, not `….dlq`, `….retry` or `….inbox`. | required |
+/// | `topic = "order.created"` | Where it is published to: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots, not `amq.…`, `….dlq`, `….retry` or `….inbox`. | required |
 /// | `key = order_id` | The field whose text is the partition key, also one inside another (`customer.id`) or of a tuple struct (`0`); any type with `Display`. Structs alone. | no key |
 /// | `version = 1` | The version of its schema, sent as `schema-version`. | none |
 /// | `crate = path` | Where the crate `postrider` is found, for crates that export it again. | `::postrider` |

@@ -145,6 +145,11 @@ pub(crate) fn check_topic(
         problems.span(literal.span(), what, "write a shorter one");
         return None;
     }
+    if topic.starts_with("amq.") {
+        let what = format!("the `{key}` begins with `amq.`, as RabbitMQ's own names do");
+        problems.span(inside(literal, 0, 4), what, "write another beginning");
+        return None;
+    }
     for suffix in [".retry", ".inbox", ".dlq"] {
         if topic.ends_with(suffix) && (suffix != ".dlq" || reserved == Reserved::None) {
             let at = topic.len() - suffix.len();
@@ -173,6 +178,11 @@ pub(crate) fn check_name(literal: &LitStr, key: &str, problems: &mut Problems) -
     if name.len() > 100 {
         let what = format!("the `{key}` has {} bytes, at most 100 are allowed", name.len());
         problems.span(literal.span(), what, "write a shorter one");
+        return None;
+    }
+    if key == "group" && matches!(&*name, "dlq" | "retry" | "inbox") {
+        let what = format!("the `{key}` {name:?} is the last word of internal topics");
+        problems.span(literal.span(), what, "write another one");
         return None;
     }
     Some(())
@@ -302,7 +312,7 @@ mod tests {
             assert_eq!(topic(good), None, "{good}");
         }
         for bad in [
-            "", ".", "..", "a..b", ".a", "a.", "a b", "a/b", "a*", "ä", "a\n", "a.retry", "a.inbox",
+            "", ".", "..", "a..b", ".a", "a.", "a b", "a/b", "a*", "ä", "a\n", "a.retry", "a.inbox", "amq.a",
         ] {
             assert!(topic(bad).is_some(), "{bad}");
         }
@@ -319,7 +329,7 @@ mod tests {
         };
         assert_eq!(name("inventory-2_b"), None);
         assert_eq!(name(&"x".repeat(100)), None);
-        for bad in ["", "a.b", "a b", "ä", &"x".repeat(101)] {
+        for bad in ["", "a.b", "a b", "ä", "inbox", &"x".repeat(101)] {
             assert!(name(bad).is_some(), "{bad}");
         }
     }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{ByteString, Bytes};
+use crate::{ByteString, Bytes, Error, names};
 
 /// The headers of a message, in order; a name may occur more than once. Names are compared exactly.
 ///
@@ -202,6 +202,15 @@ impl Headers {
             .iter()
             .map(|(name, value)| name.len() + value.size())
             .sum()
+    }
+
+    /// Whether every broker can carry these names: for what an application sends. What was received may go back as it came.
+    pub fn check(&self) -> Result<(), Error> {
+        let mut names = self.entries().iter().map(|(name, _)| name);
+        match names.find(|name| !names::is_header(name)) {
+            None => Ok(()),
+            Some(name) => Err(names::wrong_header(name)),
+        }
     }
 
     fn to_mut(&mut self) -> &mut Vec<Entry> {

@@ -91,8 +91,15 @@ pub fn is_reserved(topic: &str) -> bool {
     RESERVED_SUFFIXES.iter().any(|suffix| topic.ends_with(suffix))
 }
 
-/// Checks a topic's name: 1 to 200 of `A-Z a-z 0-9 . _ -`, not only dots. Every broker takes such a name; Kafka not beside
-/// another one that differs only in `.` and `_`.
+/// How many bytes a topic and a group have together at most, with the dot that joins them: what RabbitMQ's delays leave of an
+/// AMQP routing key. Kafka takes more.
+pub const LONGEST_TOGETHER: usize = 213;
+
+/// How many bytes a header's name has at most, as in AMQP.
+pub const LONGEST_HEADER: usize = 255;
+
+/// Checks a topic's name: 1 to 200 of `A-Z a-z 0-9 . _ -`, not only dots; `amq.` is RabbitMQ's own. Every broker takes such a
+/// name; Kafka not beside another one that differs only in `.` and `_`.
 pub fn check_topic(topic: &str) -> Result<(), Error> {
     check(
         "topic",
@@ -110,17 +117,66 @@ pub fn check_topic(topic: &str) -> Result<(), Error> {
             "topic {topic:?} has an empty part: write words joined by single dots"
         )));
     }
+    if topic.starts_with("amq.") {
+        return Err(config(format!(
+            "topic {topic:?} begins with `amq.`, as RabbitMQ's own names do"
+        )));
+    }
     Ok(())
 }
 
-/// Checks a group's name: 1 to 100 of `A-Z a-z 0-9 _ -`. Without dots, so that names of internal topics are unambiguous.
+/// Checks a group's name: 1 to 100 of `A-Z a-z 0-9 _ -`. Without dots, so that names of internal topics are unambiguous, and
+/// none of their last words.
 pub fn check_group(group: &str) -> Result<(), Error> {
+    let mut reserved = RESERVED_SUFFIXES.iter().map(|suffix| &suffix[1..]);
+    if reserved.any(|word| word == group) {
+        return Err(config(format!(
+            "group {group:?} is the last word of internal topics"
+        )));
+    }
     check(
         "group",
         group,
         |c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'),
         "A-Z a-z 0-9 _ -",
         100,
+    )
+}
+
+/// Whether every broker can carry a header of this name: at most [`LONGEST_HEADER`] bytes, and none of them zero, which ends it
+/// for Kafka's clients.
+#[inline]
+pub(crate) fn is_header(name: &str) -> bool {
+    name.len() <= LONGEST_HEADER && !has_nul(name.as_bytes())
+}
+
+/// Whatever is published is looked at, and most names have between 8 and 16 bytes.
+#[inline]
+fn has_nul(bytes: &[u8]) -> bool {
+    const LOW: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let nul = |word: &[u8; 8]| {
+        let word = u64::from_ne_bytes(*word);
+        word.wrapping_sub(LOW) & !word & HIGH
+    };
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) if bytes.len() <= 16 => nul(first) | nul(last) != 0,
+        _ => bytes.contains(&0),
+    }
+}
+
+/// Why it is none.
+#[cold]
+pub(crate) fn wrong_header(name: &str) -> Error {
+    let begin: String = name.chars().take(24).collect();
+    let what = if name.len() > LONGEST_HEADER {
+        format!("has {} bytes, at most {LONGEST_HEADER} are allowed", name.len())
+    } else {
+        "contains a NUL character, which ends it for Kafka's clients".to_owned()
+    };
+    Error::new(
+        ErrorKind::Rejected,
+        format!("the header name that begins with {begin:?} {what}: call it otherwise"),
     )
 }
 
@@ -174,11 +230,28 @@ mod tests {
             "#",
             "ä",
             "a\n",
+            "amq.topic",
             &"x".repeat(201),
         ] {
             assert!(check_topic(bad).is_err(), "{bad}");
         }
-        assert!(check_group("a.b").is_err());
+        for bad in ["a.b", "dlq", "retry", "inbox"] {
+            assert!(check_group(bad).is_err(), "{bad}");
+        }
         assert!(is_reserved(&dead_letter_topic("a", "g")));
+    }
+
+    #[test]
+    fn headers() {
+        for length in 0..=LONGEST_HEADER {
+            let good = "x".repeat(length);
+            assert!(is_header(&good), "{good}");
+            for at in 0..length {
+                let bad = format!("{}\0{}", &good[..at], &good[at + 1..]);
+                assert!(!is_header(&bad), "{bad:?}");
+            }
+        }
+        assert!(is_header("\u{1}\u{80}\u{ff}\u{100}"));
+        assert!(!is_header(&"x".repeat(LONGEST_HEADER + 1)));
     }
 }

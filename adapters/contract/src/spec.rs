@@ -2,6 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::names;
+
 /// What a listener asks of a broker.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -33,6 +35,49 @@ impl Spec {
         match &self.source {
             Source::Topic(topic) => topic,
         }
+    }
+
+    /// What is wrong with its names. What one broker cannot take, none does: a service may go to another.
+    pub fn misnamed(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let mut add = |what: String, help: &str| {
+            let (listener, help) = (self.listener.clone(), help.to_owned());
+            problems.push(Problem { listener, what, help });
+        };
+        let (topic, group) = (self.topic(), &self.group);
+        let dead_letter = self
+            .dead_letter
+            .iter()
+            .map(|name| ("its dead-letter topic: ", name));
+        let publishes = self.publishes.iter().map(|name| ("it publishes to ", name));
+        for (which, name) in std::iter::once(("", topic)).chain(dead_letter).chain(publishes) {
+            if let Err(error) = names::check_topic(name) {
+                add(format!("{which}{error}"), "call it otherwise");
+            } else if names::is_reserved(name) && !names::is_dead_letter_topic(name) {
+                add(
+                    format!("{which}topic {name:?} ends like an internal topic"),
+                    "call it otherwise",
+                );
+            }
+        }
+        if let Err(error) = names::check_group(group) {
+            add(error.to_string(), "call it otherwise");
+        }
+        let together = topic.len() + 1 + group.len();
+        if together > names::LONGEST_TOGETHER {
+            let most = names::LONGEST_TOGETHER;
+            add(
+                format!("its topic and group have {together} bytes together, at most {most} are allowed"),
+                "shorten the topic or the group",
+            );
+        }
+        if self.dead_letter.as_ref() == Some(topic) {
+            add(
+                "its dead-letter topic is its own topic: a dead letter would come back for ever".to_owned(),
+                "name another dead-letter topic",
+            );
+        }
+        problems
     }
 }
 

@@ -1,9 +1,7 @@
 //! What things are called in Kafka.
 
-use postrider_contract::{Error, Sharing, Spec, names};
+use postrider_contract::{Sharing, Spec, names};
 
-/// Topic names are limited by the file names that brokers make of them.
-pub(crate) const LONGEST_TOPIC: usize = 249;
 /// On the return path: not before this time, in milliseconds since 1970.
 pub(crate) const NOT_BEFORE: &str = "postrider-not-before";
 
@@ -36,18 +34,6 @@ pub(crate) fn consumer_group(spec: &Spec, instance: &str) -> String {
         Sharing::Group => format!("{topic}.{group}"),
         // Every instance is a group of its own.
         Sharing::Broadcast => format!("{topic}.{group}@{instance}"),
-    }
-}
-
-/// Checks the name of a topic that an application listens or publishes to. Dead letters have names made of two others,
-/// which may be longer.
-pub(crate) fn check_topic(topic: &str) -> Result<(), Error> {
-    match topic
-        .strip_suffix(".dlq")
-        .and_then(|made_of| made_of.rsplit_once('.'))
-    {
-        Some((source, group)) => names::check_topic(source).and_then(|()| names::check_group(group)),
-        None => names::check_topic(topic),
     }
 }
 
@@ -116,7 +102,7 @@ mod tests {
                         .collect()
                 };
                 let (topic, group) = (name(topic), name(group));
-                let _ = (of_retry_topic(&topic), check_topic(&topic));
+                let _ = of_retry_topic(&topic);
                 if names::check_topic(&topic).is_err() || names::check_group(&group).is_err() {
                     return;
                 }
@@ -128,7 +114,6 @@ mod tests {
                 assert_eq!(Purpose::of(&retry), Purpose::Retry);
                 let dead = names::dead_letter_topic(&topic, &group);
                 assert_eq!(Purpose::of(&dead), Purpose::DeadLetters);
-                assert!(check_topic(&dead).is_ok());
                 assert_eq!(Purpose::of(&resolved_topic(&dead)), Purpose::Resolved);
                 if !names::is_reserved(&topic) {
                     assert_eq!(Purpose::of(&topic), Purpose::Ordinary);

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use postrider_contract::{Address, Error, ErrorKind, Outgoing};
+use postrider_contract::{Address, Error, ErrorKind, Outgoing, names};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::inspector::{CUT_OFF, Inspector};
-use crate::naming::{DELAY_CLASSES, Purpose, check_topic, retry_topic};
+use crate::naming::{DELAY_CLASSES, Purpose, retry_topic};
 use crate::options::Settings;
 use crate::publisher::{Parcel, Publisher};
 use crate::topics::Topics;
@@ -130,7 +130,7 @@ impl Outbox {
                 format!("topic `{topic}` is internal: only a group's own retries go there"),
             ));
         }
-        check_topic(topic)?;
+        names::check_topic(topic)?;
         Ok(Destination {
             topic: topic.clone(),
             purpose,
@@ -145,6 +145,9 @@ impl Outbox {
             let text =
                 format!("the payload has {size} bytes, at most {limit} are allowed (option `max_payload`)");
             return Err(Error::new(ErrorKind::TooLarge, text));
+        }
+        if destination.purpose == Purpose::Ordinary {
+            outgoing.message.headers.check()?;
         }
         if destination.purpose != Purpose::Retry && delay(outgoing).is_some() {
             return Err(Error::new(

@@ -1,15 +1,12 @@
 //! Checks subscriptions against the cluster and makes what they need.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use postrider_contract::{Error, Problem, Sharing, Spec, Start, Topology, names};
 
 use crate::inspector::Inspector;
-use crate::naming::{
-    DELAY_CLASSES, LONGEST_TOPIC, Purpose, check_topic, consumer_group, resolved_topic, retry_topic,
-};
+use crate::naming::{DELAY_CLASSES, Purpose, consumer_group, retry_topic};
 use crate::options::Settings;
 use crate::outbox::Outbox;
 use crate::side_by_side::side_by_side;
@@ -290,59 +287,12 @@ fn help_for(error: &Error) -> String {
 
 /// What can be told without asking the broker.
 fn check(spec: &Spec, problems: &mut Vec<Problem>) {
-    let mut note = |what: String, help: &str| {
+    problems.extend(spec.misnamed());
+    if let Some(delay) = spec.max_delay.filter(|&delay| delay > LONGEST_DELAY) {
         problems.push(Problem {
             listener: spec.listener.clone(),
-            what,
-            help: help.to_owned(),
+            what: format!("it retries after up to {delay:?}, and at most {LONGEST_DELAY:?} is possible"),
+            help: "shorten the backoff".to_owned(),
         });
-    };
-    if let Err(error) = check_topic(spec.topic()) {
-        note(error.to_string(), "choose another topic");
-    }
-    if matches!(Purpose::of(spec.topic()), Purpose::Retry | Purpose::Resolved) {
-        note(
-            format!("topic `{}` is internal", spec.topic()),
-            "listen to an application's topic or to a .dlq",
-        );
-    }
-    if spec.dead_letter.as_ref() == Some(spec.topic()) {
-        note(
-            "its dead-letter topic is its own topic".to_owned(),
-            "name another dead-letter topic",
-        );
-    }
-    if let Err(error) = names::check_group(&spec.group) {
-        note(error.to_string(), "choose another group");
-    }
-    for topic in spec.dead_letter.iter().chain(&spec.publishes) {
-        if let Err(error) = check_topic(topic) {
-            note(error.to_string(), "choose another topic");
-        }
-    }
-    if let Some(delay) = spec.max_delay.filter(|&delay| delay > LONGEST_DELAY) {
-        note(
-            format!("it retries after up to {delay:?}, and at most {LONGEST_DELAY:?} is possible"),
-            "shorten the backoff",
-        );
-    }
-    let mut derived: BTreeMap<&str, String> = BTreeMap::new();
-    if spec.sharing == Sharing::Group {
-        derived.insert("retry topic", retry_topic(spec.topic(), &spec.group));
-    }
-    if let Some(dead) = &spec.dead_letter {
-        derived.insert("dead-letter topic", dead.to_string());
-        derived.insert("topic of settled dead letters", resolved_topic(dead));
-    }
-    for (what, name) in derived {
-        if name.len() > LONGEST_TOPIC {
-            note(
-                format!(
-                    "its {what} `{name}` has {} bytes, and Kafka takes {LONGEST_TOPIC}",
-                    name.len()
-                ),
-                "shorten the topic's or the group's name",
-            );
-        }
     }
 }

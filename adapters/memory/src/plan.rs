@@ -1,11 +1,8 @@
 //! Checking and declaring what listeners ask for.
 
-use postrider_contract::{Capabilities, Error, Order, Problem, Sharing, Spec, Start, Topology, names};
+use postrider_contract::{Capabilities, Order, Problem, Sharing, Spec, Start, Topology};
 
 use crate::state::State;
-
-/// As long as the broker with the tightest limit takes: a name that works here works after a swap.
-const LONGEST_DEAD_LETTER_TOPIC: usize = 249;
 
 impl State {
     /// Checks everything, and only then declares anything.
@@ -35,44 +32,8 @@ impl State {
     }
 
     fn check(&self, spec: &Spec, mode: Topology, able: &Capabilities, say: &mut dyn FnMut(String, &str)) {
-        let topic = &**spec.topic();
-        if let Err(error) = names::check_topic(topic) {
-            say(error.to_string(), "choose another topic");
-        } else if names::is_reserved(topic) && !names::is_dead_letter_topic(topic) {
-            say(
-                format!("topic {topic:?} ends in a reserved suffix"),
-                "choose another topic",
-            );
-        }
-        if let Err(error) = names::check_group(&spec.group) {
-            say(error.to_string(), "choose another group");
-        }
-        if let Some(dead) = &spec.dead_letter {
-            if **dead == *topic {
-                say(
-                    "its dead-letter topic is its own topic".into(),
-                    "name another dead-letter topic",
-                );
-            } else if dead.len() > LONGEST_DEAD_LETTER_TOPIC {
-                let what = format!(
-                    "its dead-letter topic has {} bytes, at most 249 are allowed",
-                    dead.len()
-                );
-                say(
-                    what,
-                    "shorten the topic or the group, or name a dead-letter topic",
-                );
-            } else if let Err(error) = check_dead_letter_topic(dead) {
-                say(
-                    format!("its dead-letter topic: {error}"),
-                    "name another dead-letter topic",
-                );
-            }
-        }
-        for publishes in &spec.publishes {
-            if let Err(error) = names::check_topic(publishes) {
-                say(error.to_string(), "publish to another topic");
-            }
+        for problem in spec.misnamed() {
+            say(problem.what, &problem.help);
         }
         if spec.in_flight == 0 {
             say(
@@ -139,19 +100,6 @@ impl State {
             }
         }
     }
-}
-
-/// A topic's rules, but as long as [`LONGEST_DEAD_LETTER_TOPIC`]: it is made of a topic and a group.
-fn check_dead_letter_topic(name: &str) -> Result<(), Error> {
-    let (begin, rest) = name
-        .split_at_checked(LONGEST_DEAD_LETTER_TOPIC / 2)
-        .unwrap_or((name, ""));
-    if rest.is_empty() {
-        return names::check_topic(begin);
-    }
-    // Each half with a letter at the cut, so that a dot there is no empty part.
-    names::check_topic(&format!("{begin}x"))?;
-    names::check_topic(&format!("x{rest}"))
 }
 
 fn word(order: Order) -> &'static str {

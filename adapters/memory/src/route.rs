@@ -45,8 +45,11 @@ impl State {
             }
             _ => return Err(Refusal::Error(unknown_address())),
         };
-        if size > max_payload && self.is_public(route) {
-            return Err(Refusal::Error(too_large(size, max_payload)));
+        if self.is_public(route) {
+            if size > max_payload {
+                return Err(Refusal::Error(too_large(size, max_payload)));
+            }
+            outgoing.message.headers.check()?;
         }
         if let Route::Topic(topic) = route {
             let capacity = self.limits.capacity;

@@ -35,8 +35,8 @@
 //! `postrider.discarded`, which keeps nothing.
 //!
 //! A group's queue dead-letters what the *broker* gives up (200 redeliveries, or an operator's policy) under
-//! `<topic>.<group>.dlq` by itself, at least once; the listener's own dead-letter topic gets it, whatever its name. Topic
-//! and group together have at most 213 bytes.
+//! `<topic>.<group>.dlq` by itself, at least once; the listener's own dead-letter topic gets it, whatever its name. Under
+//! another `exchange`, its name and a slash count among the 213 bytes that a topic and a group have together.
 //!
 //! A scheduled message reaches Postrider's groups. A queue that somebody else bound to the topic exchange does not get it,
 //! since it leaves the ladder under another routing key.

@@ -123,6 +123,9 @@ pub(crate) fn parcel(
             format!("the payload has {size} bytes, and `max_payload` allows {allowed}"),
         ));
     }
+    if !internal {
+        outgoing.message.headers.check()?;
+    }
     let for_stream = matches!(&outgoing.to, Address::Topic(topic) if topology.is_dead_letter_topic(topic));
     let mut parcel = built(exchange, routing_key, outgoing.message, for_stream)?;
     parcel.unroutable = unroutable;

@@ -304,7 +304,10 @@ impl Topology {
 
     /// What no declaration could mend.
     fn impossible(&self, spec: &Spec) -> Vec<Problem> {
-        let mut problems = Vec::new();
+        let mut problems = spec.misnamed();
+        let inbox = self.layout.inbox(spec.topic(), &spec.group);
+        let room = 255 - ladder::KEY_OVERHEAD;
+        let is_crowded = problems.is_empty() && inbox.len() > room;
         let mut add = |what: String, help: &str| {
             problems.push(Problem {
                 listener: spec.listener.clone(),
@@ -312,23 +315,14 @@ impl Topology {
                 help: help.into(),
             });
         };
-        for checked in [
-            names::check_topic(spec.topic()),
-            names::check_group(&spec.group),
-            spec.dead_letter.as_deref().map_or(Ok(()), names::check_topic),
-        ] {
-            if let Err(error) = checked {
-                add(error.to_string(), "rename it");
-            }
-        }
-        let topic = spec.topic();
-        if names::is_reserved(topic) && topic.strip_suffix(".dlq").is_none() {
-            add(format!("topic `{topic}` ends as internal topics do"), "rename it");
-        }
-        if spec.dead_letter.as_ref() == Some(topic) {
+        if is_crowded {
             add(
-                format!("topic `{topic}` is its own dead-letter topic: what fails would come again for ever"),
-                "name another dead-letter topic",
+                format!(
+                    "topic and group make a queue name of {} bytes with the exchange's name, and at most {room} fit a \
+                     routing key",
+                    inbox.len()
+                ),
+                "shorten the topic or the group",
             );
         }
         if spec.start == Start::Earliest {
@@ -346,26 +340,6 @@ impl Topology {
                     ladder::LONGEST
                 ),
                 "lower the backoff's cap",
-            );
-        }
-        let inbox = self.layout.inbox(spec.topic(), &spec.group);
-        let room = 255 - ladder::KEY_OVERHEAD;
-        if inbox.len() > room {
-            add(
-                format!(
-                    "topic and group make a queue name of {} bytes, and at most {room} fit a routing key",
-                    inbox.len()
-                ),
-                "shorten the topic or the group",
-            );
-        }
-        if matches!(&*spec.group, "dlq" | "retry" | "inbox") {
-            add(
-                format!(
-                    "the group is called `{}`, which names an internal topic",
-                    spec.group
-                ),
-                "call it otherwise",
             );
         }
         problems

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
-use postrider_contract::{Error, Order, Problem, Sharing, Spec, Start, Topology, names};
+use postrider_contract::{Error, Order, Problem, Sharing, Spec, Start, Topology};
 use redis::Value;
 
 use crate::broker::Redis;
@@ -13,7 +13,7 @@ use crate::keys;
 use crate::link::COMMAND;
 use crate::scripts::Name;
 use crate::status::groups_of;
-use crate::topics::{check, is_called_dead_letters};
+use crate::topics::is_called_dead_letters;
 
 /// A key that a listener needs.
 struct Need {
@@ -40,7 +40,7 @@ impl Redis {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
         let (mut problems, mut all_right) = (Vec::new(), Vec::with_capacity(all.len()));
         for spec in all {
-            let wrong = named_wrongly(spec);
+            let wrong = spec.misnamed();
             if wrong.is_empty() {
                 all_right.push(spec.clone());
             }
@@ -335,31 +335,4 @@ impl Redis {
         }
         Ok(problems)
     }
-}
-
-fn named_wrongly(spec: &Spec) -> Vec<Problem> {
-    let problem = |what: String, help: &str| Problem {
-        listener: Arc::clone(&spec.listener),
-        what,
-        help: help.to_owned(),
-    };
-    let topics = std::iter::once(spec.topic())
-        .chain(&spec.dead_letter)
-        .chain(&spec.publishes);
-    let mut problems: Vec<Problem> = topics
-        .map(|topic| check(topic))
-        .chain([names::check_group(&spec.group)])
-        .filter_map(Result::err)
-        .map(|error| problem(error.to_string(), "rename it"))
-        .collect();
-    if spec.dead_letter.as_ref() == Some(spec.topic()) {
-        problems.push(problem(
-            format!(
-                "its dead-letter topic `{}` is the topic it listens to",
-                spec.topic()
-            ),
-            "name another dead-letter topic",
-        ));
-    }
-    problems
 }

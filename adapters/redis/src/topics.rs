@@ -96,7 +96,7 @@ impl Topics {
 }
 
 /// Whether a topic may be called so: other names could be those of our own keys.
-pub(crate) fn check(topic: &str) -> Result<(), Error> {
+fn check(topic: &str) -> Result<(), Error> {
     names::check_topic(topic)?;
     if names::is_reserved(topic) && !is_called_dead_letters(topic) {
         return Err(Error::new(

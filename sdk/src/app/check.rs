@@ -147,32 +147,8 @@ fn one(
     };
     let spec = &planned.spec;
     let mut wrong = Vec::new();
-    wrong.extend(
-        names::check_topic(spec.topic())
-            .err()
-            .map(|error| error.to_string()),
-    );
-    wrong.extend(
-        names::check_group(&spec.group)
-            .err()
-            .map(|error| error.to_string()),
-    );
-    wrong.extend(
-        names::check_topic(&planned.dead_letter())
-            .err()
-            .map(|error| format!("its dead-letter topic: {error}")),
-    );
-    if planned.dead_letter() == *spec.topic() {
-        wrong.push(
-            "its dead-letter topic is its own topic: a dead letter would come back for ever".to_owned(),
-        );
-    }
-    let dead_letters = planned.dead_letter();
-    if names::is_reserved(&dead_letters) && !dead_letters.ends_with(".dlq") {
-        wrong.push(format!(
-            "its dead-letter topic `{dead_letters}` ends like an internal topic, which nobody reads: name another"
-        ));
-    }
+    let misnamed = spec.misnamed().into_iter();
+    wrong.extend(misnamed.map(|problem| format!("{}; {}", problem.what, problem.help)));
     if batch as usize > planned.in_flight {
         wrong.push(format!(
             "a batch of {batch} is never full with a prefetch of {in_flight}: raise `prefetch`"

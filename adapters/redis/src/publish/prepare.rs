@@ -190,8 +190,12 @@ impl Publisher {
     /// Internal topics take more than the limit, so that the largest message can still be dead-lettered.
     fn fits(&self, topic: &Topic, message: &Message) -> Result<(), Error> {
         topic.check()?;
+        if topic.holds_dead_letters() {
+            return Ok(());
+        }
+        message.headers.check()?;
         let (size, most) = (message.payload_size(), self.settings.max_payload);
-        if size <= most || topic.holds_dead_letters() {
+        if size <= most {
             return Ok(());
         }
         Err(Error::new(

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use postrider_contract::{Problem, Spec, Topology};
+use postrider_contract::names::{LONGEST_HEADER, LONGEST_TOGETHER};
+use postrider_contract::{ErrorKind, Message, Outgoing, Problem, Spec, Topology};
 
 use crate::Run;
-use crate::kit::{Instance, assert_each_once, spec};
+use crate::kit::{Instance, assert_each_once, kind, numbered, spec};
 
 async fn problems(instance: &Instance, specs: &[Spec], mode: Topology) -> Vec<Problem> {
     match instance.broker.plan(specs, mode).await {
@@ -34,7 +35,7 @@ pub async fn illegal_names_are_refused(run: Run) {
     let good = run.topic("t");
     let long = "x".repeat(201);
     let topics = [
-        "", ".", "a..b", ".a", "a.", "a b", "a/b", "a*", "#", "ä", "a\n", "{a}", &long,
+        "", ".", "a..b", ".a", "a.", "a b", "a/b", "a*", "#", "ä", "a\n", "{a}", "amq.a", &long,
     ];
     for bad in topics {
         let topic: Arc<str> = bad.into();
@@ -44,10 +45,18 @@ pub async fn illegal_names_are_refused(run: Run) {
         assert!(!found.is_empty(), "topic {bad:?} is accepted");
     }
     let long = "x".repeat(101);
-    for bad in ["", "a.b", "a b", "ä", "*", "{a}", &long] {
+    for bad in ["", "a.b", "a b", "ä", "*", "{a}", "dlq", "retry", "inbox", &long] {
         let found = problems(&instance, &[spec(&good, bad)], Topology::Declare).await;
         assert!(!found.is_empty(), "group {bad:?} is accepted");
     }
+    let (long, group) = (filled(&good, LONGEST_TOGETHER - 99), "g".repeat(99));
+    let mut together = spec(&long, &group);
+    together.dead_letter = Some(run.topic("dead"));
+    let found = problems(&instance, &[together], Topology::Declare).await;
+    assert!(
+        !found.is_empty(),
+        "a topic and a group that are too long together are accepted"
+    );
     for suffix in ["retry", "inbox"] {
         let reserved = run.topic(suffix);
         let found = problems(&instance, &[spec(&reserved, "g")], Topology::Declare).await;
@@ -60,6 +69,13 @@ pub async fn illegal_names_are_refused(run: Run) {
         !found.is_empty(),
         "a dead-letter topic that is its own source is accepted"
     );
+    let topic = run.topic("headers");
+    for bad in ["a\0b", &"x".repeat(LONGEST_HEADER + 1)] {
+        let message = Message::new("x").with_header(bad, "value");
+        let outgoing = Outgoing::to_topic(topic.clone(), message);
+        let mut answers = instance.broker.publish(vec![outgoing]).await;
+        assert_eq!(kind(answers.remove(0)), ErrorKind::Rejected, "header {bad:?}");
+    }
     instance.close().await;
 }
 
@@ -138,16 +154,28 @@ pub async fn planning_again_changes_nothing(run: Run) {
 
 /// Names as long as they may be work, return path included.
 pub async fn longest_names_pass(run: Run) {
-    let name = run.topic("t");
-    let topic: Arc<str> = format!("{name}.{}", "x".repeat(200 - name.len() - 1)).into();
-    let mut wishes = spec(&topic, "g");
-    wishes.dead_letter = Some(run.topic("dead"));
+    let topics = [
+        (filled(&run.topic("t"), 200), "g".to_owned()),
+        (filled(&run.topic("u"), LONGEST_TOGETHER - 101), "g".repeat(100)),
+    ];
     let instance = run.connect().await;
-    let [mut sub] = instance.open([wishes]).await;
-    instance.publish_numbered(&topic, 0..1).await;
-    let delivery = sub.one().await;
-    let copy = crate::kit::retry(&delivery, "g", 2, std::time::Duration::from_millis(100));
-    sub.emit(&delivery, vec![copy]).await;
-    sub.handle(1).await;
+    for (topic, group) in topics {
+        let mut wishes = spec(&topic, &group);
+        wishes.dead_letter = Some(filled(&run.topic("dead"), 200));
+        let [mut sub] = instance.open([wishes]).await;
+        let message = numbered(0).with_header("x".repeat(LONGEST_HEADER), "value");
+        instance
+            .publish(vec![Outgoing::to_topic(topic.clone(), message)])
+            .await;
+        let delivery = sub.one().await;
+        let copy = crate::kit::retry(&delivery, &group, 2, std::time::Duration::from_millis(100));
+        sub.emit(&delivery, vec![copy]).await;
+        sub.handle(1).await;
+    }
     instance.close().await;
+}
+
+/// A topic as long as asked for.
+fn filled(name: &str, length: usize) -> Arc<str> {
+    format!("{name}.{}", "x".repeat(length - name.len() - 1)).into()
 }
