@@ -10,9 +10,9 @@
 //! A header that would steer the broker, or be taken for the partition key, travels as `postrider-original-<name>`. One that
 //! another program sent to steer the broker arrives under that name.
 //!
-//! What does not fit a property (over 255 bytes, or no text) stays in the table under the same name. A table holds a name
-//! once: further values of a name travel in `postrider-repeated`. The property `priority` arrives as a header and is never
-//! sent: quorum queues deliver by it from RabbitMQ 4.0 on.
+//! What does not fit a property (over 255 bytes, or no text, or the address of direct replies) stays in the table under the
+//! same name. A table holds a name once: further values of a name travel in `postrider-repeated`. The property `priority`
+//! arrives as a header and is never sent: quorum queues deliver by it from RabbitMQ 4.0 on.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ const STREAM_OFFSET: &str = "x-stream-offset";
 const OWN: [&str; 3] = [REPEATED, TYPED, RETURN_TAG];
 /// In bytes.
 const LONGEST_NAME: usize = 255;
+
+/// As the property `reply-to` it closes the channel of whoever consumes no direct replies.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 
 const PERSISTENT: u8 = 2;
 const JSON: &str = "application/json";
@@ -373,7 +376,9 @@ fn as_property(
         (names::CORRELATION_ID, Some(text), _) if properties.correlation_id().is_none() => {
             Ok(properties.with_correlation_id(text))
         }
-        (names::REPLY_TO, Some(text), _) if properties.reply_to().is_none() => {
+        (names::REPLY_TO, Some(text), _)
+            if properties.reply_to().is_none() && text.as_str() != DIRECT_REPLY =>
+        {
             Ok(properties.with_reply_to(text))
         }
         ("content-encoding", Some(text), _) if properties.content_encoding().is_none() => {

@@ -221,6 +221,48 @@ async fn control_properties_are_kept_but_not_live() {
     assert!(other.within(Duration::from_millis(500)).await.is_none());
 }
 
+/// As a property the address of direct replies closes the channel of whoever has no consumer for it. As a header, from another
+/// program or an application, it is content.
+#[tokio::test]
+async fn the_address_of_direct_replies_closes_no_channel() {
+    const DIRECT: &str = "amq.rabbitmq.reply-to";
+    let topic = unique("direct-reply");
+    let broker = connect().await;
+    let mut sub = open(&broker, spec(&topic, "g")).await;
+    let mut table = FieldTable::default();
+    table.insert(names::REPLY_TO.into(), AMQPValue::LongString(DIRECT.into()));
+    lapin()
+        .await
+        .basic_publish(
+            "postrider".into(),
+            topic.as_str().into(),
+            BasicPublishOptions::default(),
+            b"x",
+            BasicProperties::default().with_headers(table),
+        )
+        .await
+        .unwrap();
+    let foreign = sub.one().await;
+    let copy = Outgoing::to_inbox(topic.as_str(), "g", foreign.message.clone());
+    let settled = sub.emit(&foreign, vec![copy]).await;
+    assert!(matches!(settled, Settled::Done), "{settled:?}");
+    let again = sub.one().await;
+    assert_same(&again.message, &foreign.message);
+    let died = dead(&again.message, &topic, "g");
+    let settled = sub.emit(&again, vec![died]).await;
+    assert!(matches!(settled, Settled::Done), "{settled:?}");
+
+    publish(
+        &broker,
+        &topic,
+        message("own").with_header(names::REPLY_TO, DIRECT),
+    )
+    .await;
+    let own = sub.one().await;
+    assert_eq!(own.message.headers.get_str(names::REPLY_TO), Some(DIRECT));
+    sub.ack(&own).await;
+}
+
 /// A header of that name says nothing to the broker: a quorum queue delivers by priority from RabbitMQ 4.0 on, and that would
 /// break the order of an `ordered` listener. A copy of a message that has one keeps it as a header.
 #[tokio::test]
