@@ -66,6 +66,9 @@ use proc_macro::TokenStream;
 /// | `enabled = false` | It is not started. | `true` |
 /// | `crate = path` | Where the crate `postrider` is found, for crates that export it again. | `::postrider` |
 ///
+/// Where a listener is `ordered`, messages without a key keep no order with one another when they are retried, and share one
+/// lane, on Kafka one for each partition: set a key, by `#[message(key = …)]` or `.key(…)`.
+///
 /// Times are written in `ms`, `s`, `m` and `h`. The operational ones may be changed without a rebuild, in `postrider.toml`
 /// and the environment.
 ///

@@ -62,6 +62,12 @@
 //! One that somebody else made must take 64 KiB more than the topic that it is for; so does one in a cluster that allows no more.
 //! Where one takes less than 99 MB, a warning at start-up says so.
 //!
+//! # What other programs see
+//!
+//! The partition key is the record's key, the `timestamp` the record's own. Every other header is a record header of its name,
+//! whose value is bytes: a number is decimal text (`42`, `0.5`), a boolean `true` or `false`, null is a header without value.
+//! They arrive as text; `Value::as_i64` reads whole numbers all the same.
+//!
 //! # What is known not to work
 //!
 //! - A record header whose name is not UTF-8 loses name and value (rdkafka cannot read it); it shows as

@@ -41,6 +41,24 @@
 //! A scheduled message reaches Postrider's groups. A queue that somebody else bound to the topic exchange does not get it,
 //! since it leaves the ladder under another routing key.
 //!
+//! # What other programs see
+//!
+//! | of Postrider | in AMQP |
+//! |---|---|
+//! | `message-id`, `content-type`, `correlation-id`, `reply-to` | the property of that name |
+//! | `content-encoding`, `type`, `app-id` | the property of that name |
+//! | `timestamp`, in milliseconds | the property, in seconds; the header `timestamp_in_ms` has it in full |
+//! | the partition key | the header `partition-key` |
+//! | every other header | the header of that name, with its type |
+//! | further values of a name | the list `postrider-repeated`: name, value, name, value… |
+//!
+//! - A text that does not fit its property, which takes 255 bytes, is a header. So is `amq.rabbitmq.reply-to` as `reply-to`.
+//! - A header that would steer the broker, such as `CC` or `x-delay`, or is itself called `partition-key`, travels as
+//!   `postrider-original-<name>`.
+//! - A queue of another program that is bound to the exchange `postrider` by a wildcard (`#`) receives dead letters as well:
+//!   their routing key is their topic, which ends in `.dlq` unless the listener names another.
+//! - A message that another program sends with an `expiration` becomes a dead letter where it expires in a group's queue.
+//!
 //! # What to know
 //!
 //! - **Streams keep everything.** A replayed or purged dead letter is hidden, not deleted; its disk space comes back when
