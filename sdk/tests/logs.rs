@@ -157,6 +157,31 @@ async fn what_middleware_does_not_wrap_is_told() {
     );
 }
 
+#[listener(topic = "log.stock", group = "in-order", ordered, concurrency = 2)]
+async fn in_order(_: Bytes) {}
+
+#[listener(topic = "log.stock", group = "side-by-side", concurrency = 2)]
+async fn side_by_side(_: Bytes) {}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_order_lacks_is_told_once() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(subscriber(&log));
+    let app = TestApp::start(|app| app.listen(listeners![in_order, side_by_side])).await;
+    app.deliver_to("log.stock", RawMessage::new("7").with_key("a"))
+        .await;
+    assert_eq!(log.lines("without a key"), [""; 0]);
+    for _ in 0..2 {
+        app.deliver_to("log.stock", RawMessage::new("7")).await;
+    }
+    app.stop().await;
+    let lines = log.lines("without a key");
+    assert!(
+        lines.len() == 1 && lines[0].contains("WARN") && lines[0].contains("in_order"),
+        "{lines:#?}"
+    );
+}
+
 /// Also where nothing is counted.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_receives_is_told_once_for_each_topic() {

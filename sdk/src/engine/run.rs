@@ -86,6 +86,8 @@ async fn receive(
     let mut sorted = vec![Vec::new(); work.queues.len()];
     let (mut open, mut draining, mut told) = (true, false, false);
     let mut result = Ok(());
+    // Told once.
+    let mut wants_keys = work.settles.together;
     // When handlers are cut off, once the subscription has ended.
     let mut over = None;
     loop {
@@ -127,7 +129,10 @@ async fn receive(
                 work.cut_off.cancel();
             }
             event = receiver.next(room, &mut deliveries), if open => match event {
-                Ok(Event::Deliveries) => accept(work, &mut deliveries, &mut sorted, draining),
+                Ok(Event::Deliveries) => {
+                    wants_keys = wants_keys && all_have_keys(work, &deliveries);
+                    accept(work, &mut deliveries, &mut sorted, draining);
+                }
                 Ok(Event::Closed) if draining => open = false,
                 Ok(Event::Closed) => {
                     let error = Error::new(ErrorKind::Closed, "the broker was closed from this side");
@@ -180,6 +185,19 @@ async fn tick(ticks: &mut Option<tokio::time::Interval>) {
         Some(ticks) => drop(ticks.tick().await),
         None => std::future::pending().await,
     }
+}
+
+/// Whether order can be kept over retries; says so where it cannot.
+fn all_have_keys(work: &Work, deliveries: &[Delivery]) -> bool {
+    let all = deliveries.iter().all(|delivery| delivery.message.key.is_some());
+    if !all {
+        tracing::warn!(
+            listener = %work.scope.listener,
+            "a message came without a key: `ordered` keeps no order among such when they are retried, and few are handled at \
+             once; have their sender set a key (`#[message(key = …)]`, `.key(…)`)",
+        );
+    }
+    all
 }
 
 /// Hands deliveries to their queues, through `sorted` where there are several.
