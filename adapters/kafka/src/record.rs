@@ -68,8 +68,7 @@ pub(crate) fn inbound(record: &impl Record, arena: &mut Arena, return_path: bool
             !due
         });
     }
-    let stated = entries.iter().any(|(name, _)| &**name == names::TIMESTAMP);
-    if let Some(timestamp) = record.timestamp().filter(|_| !stated) {
+    if let Some(timestamp) = record.timestamp() {
         entries.push((ByteString::from_static(names::TIMESTAMP), Value::Int(timestamp)));
     }
     let message = Message {
@@ -187,10 +186,7 @@ pub(crate) fn outbound(
     not_before: Option<SystemTime>,
     now: SystemTime,
 ) -> Result<Outbound, Error> {
-    let timestamp = headers
-        .get(names::TIMESTAMP)
-        .and_then(Value::as_i64)
-        .filter(|&millis| plausible(millis, now));
+    let (mut timestamp, mut stated) = (None, false);
     let mut sent = OwnedHeaders::new_with_capacity(headers.len() + 1);
     for (name, value) in headers.iter() {
         if name.contains('\0') {
@@ -199,9 +195,17 @@ pub(crate) fn outbound(
                 "a header's name contains a NUL character, which ends it for Kafka's clients",
             ));
         }
-        // One that the record's own timestamp cannot carry stays a header.
-        if name == names::TIMESTAMP && timestamp.is_some() {
-            continue;
+        if name == names::TIMESTAMP {
+            match value {
+                // Ours: what others send is text or bytes, and may be in seconds.
+                Value::Int(millis) if timestamp.is_none() && plausible(*millis, now) => {
+                    timestamp = Some(*millis);
+                    continue;
+                }
+                // One that the record's own timestamp cannot carry stays a header, and each copy adds no other.
+                Value::Int(_) if stated => continue,
+                _ => stated = true,
+            }
         }
         let made;
         let bytes: Option<&[u8]> = match value {
@@ -283,6 +287,29 @@ mod tests {
     }
 
     #[test]
+    fn foreign_headers_are_no_timestamps() {
+        let foreign = Value::from("1732268187");
+        let mut headers = Headers::new();
+        headers.append(names::TIMESTAMP, foreign.clone());
+        headers.append(names::TIMESTAMP, 1_700_000_000_000i64);
+        let sent = outbound(&headers, None).unwrap();
+        assert_eq!(sent.timestamp, Some(1_700_000_000_000));
+        let record = Received {
+            key: None,
+            payload: None,
+            sent,
+        };
+        let back = inbound(&record, &mut Arena::default(), false);
+        assert_eq!(back.message.headers, headers);
+        // What cannot be carried is not added to what former copies hold.
+        headers.set(names::TIMESTAMP, foreign);
+        headers.append(names::TIMESTAMP, i64::MAX);
+        let sent = outbound(&headers, None).unwrap();
+        assert_eq!(sent.timestamp, None);
+        assert_eq!(sent.headers.unwrap().count(), 1);
+    }
+
+    #[test]
     fn values_keep_their_bytes() {
         let mut headers = Headers::new();
         headers.append("a", Bytes::from_static(b"\xff\x00"));
@@ -337,9 +364,10 @@ mod tests {
         Option<Vec<u8>>,
         Option<Vec<u8>>,
         Vec<(u8, String, Option<Vec<u8>>)>,
+        Option<u32>,
     );
 
-    /// Whatever is sent is received: key, payload and every header in its order, also those that mean something on the
+    /// Whatever is sent is received: key, payload, time and every header in its order, also those that mean something on the
     /// return path, where they are not on it.
     #[test]
     fn any_message_comes_back() {
@@ -352,7 +380,7 @@ mod tests {
         ];
         bolero::check!()
             .with_type::<Sent>()
-            .for_each(|(key, payload, parts)| {
+            .for_each(|(key, payload, parts, time)| {
                 let entries = parts.iter().map(|(which, name, said)| {
                     let name = format!(
                         "{}{}",
@@ -364,11 +392,12 @@ mod tests {
                     (ByteString::from(name), value)
                 });
                 let mut headers: Headers = entries.collect();
-                let sent = outbound(&headers, None).unwrap();
-                if let Some(timestamp) = sent.timestamp {
-                    headers.remove(names::TIMESTAMP);
-                    headers.append(names::TIMESTAMP, timestamp);
+                let time = time.map(i64::from).filter(|&time| time > 0);
+                if let Some(time) = time {
+                    headers.append(names::TIMESTAMP, time);
                 }
+                let sent = outbound(&headers, None).unwrap();
+                assert_eq!(sent.timestamp, time);
                 let record = Received {
                     key: key.clone(),
                     payload: payload.clone(),
