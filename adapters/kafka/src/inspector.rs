@@ -165,12 +165,17 @@ impl Inspector {
         }
     }
 
-    /// How many partitions a topic has; `None`: it does not exist.
+    /// How many partitions a topic has, also where some have no leader; `None`: it does not exist.
     pub(crate) fn partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
-        settled(QUESTION, || self.ask_partitions(topic))
+        settled(QUESTION, || self.ask_partitions(topic, false))
     }
 
-    fn ask_partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+    /// The same of a topic that was just made: its partitions come up one by one.
+    pub(crate) fn led_partitions(&self, topic: &str) -> Result<Option<i32>, Error> {
+        settled(QUESTION, || self.ask_partitions(topic, true))
+    }
+
+    fn ask_partitions(&self, topic: &str, all_led: bool) -> Result<Option<i32>, Error> {
         let what = || format!("asking for topic `{topic}`");
         let answer = self.client().fetch_metadata(Some(topic), QUESTION);
         self.reached(answer.is_ok());
@@ -180,16 +185,12 @@ impl Inspector {
         };
         match found.error().map(Code::from) {
             None => {
-                let led = found
-                    .partitions()
-                    .iter()
-                    .filter(|partition| partition.leader() >= 0);
-                let (led, all) = (led.count(), found.partitions().len());
-                // Just made: its partitions come up one by one.
-                if led < all || all == 0 {
+                let partitions = found.partitions();
+                let led = partitions.iter().all(|partition| partition.leader() >= 0);
+                if partitions.is_empty() || (all_led && !led) {
                     return Err(coded(&what(), Code::LeaderNotAvailable));
                 }
-                Ok(Some(all as i32))
+                Ok(Some(partitions.len() as i32))
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
             Some(code) => Err(coded(&what(), code)),

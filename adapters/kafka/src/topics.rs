@@ -105,11 +105,16 @@ impl Topics {
 
     /// The number of partitions of a topic; `None`: it does not exist.
     pub(crate) async fn find(&self, topic: &str) -> Result<Option<i32>, Error> {
+        self.look(topic, Inspector::partitions).await
+    }
+
+    async fn look(
+        &self,
+        topic: &str,
+        ask: impl FnOnce(&Inspector, &str) -> Result<Option<i32>, Error> + Send + 'static,
+    ) -> Result<Option<i32>, Error> {
         let name: Arc<str> = topic.into();
-        let partitions = self
-            .inspector
-            .ask(move |inspector| inspector.partitions(&name))
-            .await?;
+        let partitions = self.inspector.ask(move |inspector| ask(inspector, &name)).await?;
         if let Some(partitions) = partitions {
             self.note(topic, |seen| {
                 (seen.partitions, seen.gone) = (Some(partitions), false);
@@ -174,7 +179,7 @@ impl Topics {
         self.make(topic, purpose, record).await?;
         let deadline = Instant::now() + SETTLE_TIME;
         loop {
-            if let Some(partitions) = self.find(topic).await? {
+            if let Some(partitions) = self.look(topic, Inspector::led_partitions).await? {
                 return Ok(partitions);
             }
             if Instant::now() > deadline {

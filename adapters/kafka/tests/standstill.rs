@@ -113,26 +113,41 @@ async fn a_partition_that_nobody_leads_is_told() {
     }
     let topic = unique("led");
     let mut listener = open(&broker, spec(&topic, "g")).await;
-    let publish = async |from: u32| {
+    let publish = async |broker: &Arc<dyn Broker>, from: u32| {
         let keyed = |n: u32| message(&n.to_string()).with_key(n.to_string());
         let batch = (from..from + 20).map(|n| Outgoing::to_topic(topic.as_str(), keyed(n)));
         let answers = broker.publish(batch.collect()).await;
         answers.iter().filter(|answer| answer.is_ok()).count()
     };
-    assert_eq!(publish(0).await, 20);
+    assert_eq!(publish(&broker, 0).await, 20);
     assert_eq!(listener.drain(20, PATIENCE).await.len(), 20);
 
+    let another = spec(&topic, "another");
+    broker
+        .plan(std::slice::from_ref(&another), Topology::Declare)
+        .await
+        .unwrap();
     second.verb("kill");
     let told = listener.event(|event| matches!(event, Event::Degraded(_))).await;
     println!("{told:?}");
     stays_as_it_is(&mut listener, PATIENCE / 5).await;
-    let arrived = publish(20).await;
+    let arrived = publish(&broker, 20).await;
     assert!((1..20).contains(&arrived), "{arrived}");
     assert_eq!(listener.drain(arrived, PATIENCE).await.len(), arrived);
 
+    // A process that begins meanwhile does what those do that had begun before.
+    let other = connect(&own, "&partitions=2&publish_timeout=5s").await;
+    let as_well = publish(&other, 40).await;
+    assert!((1..20).contains(&as_well), "{as_well}");
+    assert_eq!(listener.drain(as_well, PATIENCE).await.len(), as_well);
+    let mut another = open(&other, another).await;
+    let all = arrived + as_well;
+    assert_eq!(another.drain(all, PATIENCE).await.len(), all);
+    other.close(PATIENCE).await.unwrap();
+
     second.verb("start");
     listener.ready().await;
-    assert_eq!(publish(40).await, 20);
+    assert_eq!(publish(&broker, 60).await, 20);
     assert!(listener.drain(20, PATIENCE).await.len() >= 20);
     broker.close(PATIENCE).await.unwrap();
 }
