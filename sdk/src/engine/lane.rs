@@ -77,7 +77,9 @@ impl Lane<'_> {
     /// Handles the first of the chunk. It is moved once, to the `place` where the handler sees it.
     async fn handle_first<L: Single>(&mut self, place: &mut Option<Context>) {
         let work = self.work;
-        if work.breaker.as_ref().is_some_and(|breaker| !breaker.pass()) {
+        if let (Some(breaker), Some(first)) = (&work.breaker, self.chunk.front())
+            && !breaker.pass(first.token)
+        {
             return self.wait();
         }
         let Some(delivery) = self.chunk.pop_front() else {
@@ -244,7 +246,7 @@ fn note(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u6
 #[inline(always)]
 fn learn(work: &Work, delivery: &Delivery, attempt: u32, outcome: &Outcome) -> u64 {
     if let Some(breaker) = &work.breaker
-        && let Some(change) = breaker.note(outcome)
+        && let Some(change) = breaker.note(delivery.token, outcome)
     {
         work.health.breaker(change);
     }
@@ -299,7 +301,7 @@ pub(super) fn refused(
 fn leave(work: &Work, token: Token) {
     if let Some(breaker) = &work.breaker {
         // It may have been the one that was let through.
-        breaker.note(&Outcome::Release);
+        breaker.note(token, &Outcome::Release);
     }
     work.settles.done(&[token]);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use crate::contract::Token;
 use crate::listener::{self, Outcome};
 
 /// Of one listener, shared by its lanes.
@@ -26,8 +27,8 @@ pub(crate) struct Breaker {
 
 struct Open {
     until: Instant,
-    /// One has been let through, to see how it goes.
-    is_probing: bool,
+    /// The one that has been let through, to see how it goes.
+    tried: Option<Token>,
 }
 
 /// What a lane may do.
@@ -81,8 +82,8 @@ impl Breaker {
         }
     }
 
-    /// Whether a handler may be started now. If so, its outcome must be [noted](Self::note).
-    pub(crate) fn pass(&self) -> bool {
+    /// Whether a handler may be started now for this delivery. If so, its outcome must be [noted](Self::note).
+    pub(crate) fn pass(&self, token: Token) -> bool {
         if !self.is_open.load(Ordering::Acquire) {
             return true;
         }
@@ -90,16 +91,16 @@ impl Breaker {
         match (gate(open.as_ref()), &mut *open) {
             (Gate::Go, _) => true,
             (Gate::Probe, Some(open)) => {
-                open.is_probing = true;
+                open.tried = Some(token);
                 true
             }
             _ => false,
         }
     }
 
-    /// How many of `count` messages a handler may be given now: all of them, one that is tried, or none.
-    pub(crate) fn pass_of(&self, count: usize) -> usize {
-        if !self.pass() {
+    /// How many of `count` messages, this one first, a handler may be given now: all of them, one that is tried, or none.
+    pub(crate) fn pass_of(&self, first: Token, count: usize) -> usize {
+        if !self.pass(first) {
             0
         } else if self.is_open.load(Ordering::Acquire) {
             count.min(1)
@@ -108,32 +109,32 @@ impl Breaker {
         }
     }
 
-    /// How a handler ended. A retryable failure tells of the dependency, and so does a success; everything else tells of the
-    /// message alone.
+    /// How a handler ended for this delivery. A retryable failure tells of the dependency, and so does a success; everything
+    /// else tells of the message alone. While it is open, only what was let through tells anything: the others were started
+    /// before.
     #[inline]
-    pub(crate) fn note(&self, outcome: &Outcome) -> Option<Change> {
+    pub(crate) fn note(&self, token: Token, outcome: &Outcome) -> Option<Change> {
         match outcome {
             Outcome::Ack { .. } => {
                 if self.is_open.load(Ordering::Acquire) {
-                    return self.close();
+                    return self.close(token);
                 }
                 if self.in_a_row.load(Ordering::Relaxed) != 0 {
                     self.in_a_row.store(0, Ordering::Relaxed);
                 }
                 None
             }
-            Outcome::Failed(error) if error.is_retryable() => self.failed(error),
+            Outcome::Failed(error) if error.is_retryable() => self.failed(token, error),
             _ => {
-                self.learned_nothing();
+                self.learned_nothing(token);
                 None
             }
         }
     }
 
-    fn close(&self) -> Option<Change> {
+    fn close(&self, token: Token) -> Option<Change> {
         let mut open = self.lock();
-        // As with a failure, one that was started before it opened tells nothing new.
-        open.take_if(|open| open.is_probing)?;
+        open.take_if(|open| open.tried == Some(token))?;
         self.in_a_row.store(0, Ordering::Relaxed);
         self.is_open.store(false, Ordering::Release);
         let number = self.count_change();
@@ -142,18 +143,17 @@ impl Breaker {
         Some(Change { number, open: None })
     }
 
-    fn failed(&self, error: &listener::HandlerError) -> Option<Change> {
+    fn failed(&self, token: Token, error: &listener::HandlerError) -> Option<Change> {
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let mut open = self.lock();
         match &*open {
-            // One that was started before it opened tells nothing new.
-            Some(open) if !open.is_probing => return None,
+            Some(open) if open.tried != Some(token) => return None,
             None if in_a_row < self.failures => return None,
             _ => {}
         }
         *open = Some(Open {
             until: Instant::now() + self.pause,
-            is_probing: false,
+            tried: None,
         });
         self.is_open.store(true, Ordering::Release);
         let number = self.count_change();
@@ -176,11 +176,12 @@ impl Breaker {
     }
 
     /// The next one is let through instead.
-    fn learned_nothing(&self) {
+    fn learned_nothing(&self, token: Token) {
         if self.is_open.load(Ordering::Acquire)
             && let Some(open) = &mut *self.lock()
+            && open.tried == Some(token)
         {
-            open.is_probing = false;
+            open.tried = None;
             self.changed.notify_waiters();
         }
     }
@@ -193,7 +194,7 @@ impl Breaker {
 fn gate(open: Option<&Open>) -> Gate {
     match open {
         None => Gate::Go,
-        Some(open) if open.is_probing => Gate::Wait(None),
+        Some(open) if open.tried.is_some() => Gate::Wait(None),
         Some(open) if open.until <= Instant::now() => Gate::Probe,
         Some(open) => Gate::Wait(Some(open.until)),
     }
@@ -203,6 +204,14 @@ fn gate(open: Option<&Open>) -> Gate {
 mod tests {
     use super::*;
     use crate::listener::HandlerError;
+
+    fn token(seq: u64) -> Token {
+        Token {
+            lane: 0,
+            epoch: 0,
+            seq,
+        }
+    }
 
     fn failed() -> Outcome {
         Outcome::Failed("down".into())
@@ -217,11 +226,11 @@ mod tests {
 
     fn opened(breaker: &Breaker) {
         for _ in 0..2 {
-            assert!(breaker.note(&failed()).is_none());
+            assert!(breaker.note(token(1), &failed()).is_none());
         }
         assert!(
             breaker
-                .note(&failed())
+                .note(token(1), &failed())
                 .is_some_and(|change| change.open.is_some())
         );
     }
@@ -229,33 +238,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn opens_lets_one_through_and_closes() {
         let breaker = breaker();
-        assert!(breaker.note(&failed()).is_none());
-        assert!(breaker.note(&Outcome::ACK).is_none());
-        assert!(breaker.pass());
+        assert!(breaker.note(token(1), &failed()).is_none());
+        assert!(breaker.note(token(1), &Outcome::ACK).is_none());
+        assert!(breaker.pass(token(1)));
         opened(&breaker);
-        assert!(!breaker.pass());
-        assert!(breaker.note(&failed()).is_none(), "a straggler");
-        assert!(breaker.note(&Outcome::ACK).is_none(), "another");
-        assert!(!breaker.pass());
+        assert!(!breaker.pass(token(1)));
+        assert!(breaker.note(token(1), &failed()).is_none(), "a straggler");
+        assert!(breaker.note(token(1), &Outcome::ACK).is_none(), "another");
+        assert!(!breaker.pass(token(1)));
         let begin = Instant::now();
         breaker.ready(std::future::pending()).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(30));
-        assert!(breaker.pass());
-        assert!(!breaker.pass(), "one at a time");
+        assert!(breaker.pass(token(1)));
+        assert!(!breaker.pass(token(2)), "one at a time");
+        for outcome in [Outcome::ACK, failed(), Outcome::Release] {
+            assert!(breaker.note(token(9), &outcome).is_none(), "a straggler");
+            assert!(!breaker.pass(token(2)), "it is not the one that is tried");
+        }
         assert!(
             breaker
-                .note(&failed())
+                .note(token(1), &failed())
                 .is_some_and(|change| change.open.is_some())
         );
         breaker.ready(std::future::pending()).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(60));
-        assert!(breaker.pass());
+        assert!(breaker.pass(token(1)));
         assert!(
             breaker
-                .note(&Outcome::ACK)
+                .note(token(1), &Outcome::ACK)
                 .is_some_and(|change| change.open.is_none())
         );
-        assert!(breaker.pass() && breaker.pass());
+        assert!(breaker.pass(token(1)) && breaker.pass(token(1)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -263,26 +276,26 @@ mod tests {
         let breaker = breaker();
         let permanent = || Outcome::Failed(HandlerError::permanent("wrong"));
         for _ in 0..10 {
-            assert!(breaker.note(&permanent()).is_none());
-            assert!(breaker.note(&Outcome::Release).is_none());
+            assert!(breaker.note(token(1), &permanent()).is_none());
+            assert!(breaker.note(token(1), &Outcome::Release).is_none());
         }
-        assert!(breaker.pass());
+        assert!(breaker.pass(token(1)));
         opened(&breaker);
         breaker.ready(std::future::pending()).await;
-        assert!(breaker.pass());
-        assert!(breaker.note(&permanent()).is_none());
-        assert!(breaker.pass(), "the next one is let through");
-        assert!(!breaker.pass());
+        assert!(breaker.pass(token(1)));
+        assert!(breaker.note(token(1), &permanent()).is_none());
+        assert!(breaker.pass(token(1)), "the next one is let through");
+        assert!(!breaker.pass(token(1)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn changes_are_numbered_as_they_happen() {
         let breaker = breaker();
-        assert!(breaker.note(&failed()).is_none() && breaker.note(&failed()).is_none());
-        let opened = breaker.note(&failed()).unwrap();
+        assert!(breaker.note(token(1), &failed()).is_none() && breaker.note(token(1), &failed()).is_none());
+        let opened = breaker.note(token(1), &failed()).unwrap();
         breaker.ready(std::future::pending()).await;
-        assert!(breaker.pass());
-        let closed = breaker.note(&Outcome::ACK).unwrap();
+        assert!(breaker.pass(token(1)));
+        let closed = breaker.note(token(1), &Outcome::ACK).unwrap();
         assert!(opened.number < closed.number);
     }
 
@@ -293,6 +306,6 @@ mod tests {
         let begin = Instant::now();
         breaker.ready(tokio::time::sleep(Duration::from_secs(1))).await;
         assert_eq!(begin.elapsed(), Duration::from_secs(1));
-        assert!(!breaker.pass());
+        assert!(!breaker.pass(token(1)));
     }
 }

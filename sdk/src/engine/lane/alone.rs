@@ -45,7 +45,7 @@ impl Lane<'_> {
         let goes = is_known && fastrand::u8(..BEHIND) > 0 && self.queue.push_last(&cx.delivery);
         if let Some(breaker) = self.work.breaker.as_ref().filter(|_| goes) {
             // It may have been the one that was let through.
-            breaker.note(&Outcome::Release);
+            breaker.note(cx.delivery.token, &Outcome::Release);
         }
         goes
     }

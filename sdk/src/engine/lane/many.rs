@@ -35,8 +35,8 @@ pub(in crate::engine) async fn many<L: Many>(work: Arc<Work>, queue: usize) {
         if queue.is_closed() {
             return release(&work, &mut gathered);
         }
-        if let Some(breaker) = &work.breaker {
-            let mut others = gathered.split_off(breaker.pass_of(gathered.len()));
+        if let (Some(breaker), Some(first)) = (&work.breaker, gathered.front()) {
+            let mut others = gathered.split_off(breaker.pass_of(first.token, gathered.len()));
             queue.put_back(&mut others);
             release(&work, &mut others);
             if gathered.is_empty() {

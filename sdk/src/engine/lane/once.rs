@@ -61,7 +61,7 @@ impl<'a> Lane<'a> {
         }
         let _ = attempt;
         if let Some(breaker) = &work.breaker {
-            breaker.note(&Outcome::Release);
+            breaker.note(cx.delivery.token, &Outcome::Release);
         }
         let acknowledged = Verdict::Ack { emit: Vec::new() };
         self.verdicts
