@@ -26,7 +26,9 @@ impl Signals {
             return Err(Error::new(ErrorKind::Internal, text));
         }
         let (tell, told) = unbounded_channel();
-        untold().push(tell);
+        let mut untold = untold();
+        untold.retain(|app| !app.is_closed());
+        untold.push(tell);
         Ok(Self(told))
     }
 
@@ -51,7 +53,13 @@ fn hear() -> io::Result<()> {
         match heard {
             Ok(signal) => {
                 std::thread::sleep(PATIENCE);
-                tracing::error!(signal, "ended by force: something blocks the end of the process");
+                // On another thread: it may be the log that blocks.
+                let tell = move || {
+                    tracing::error!(signal, "ended by force: something blocks the end of the process");
+                };
+                if std::thread::Builder::new().spawn(tell).is_ok() {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
                 std::process::exit(1);
             }
             Err(error) => drop(tell.send(Err(error))),
