@@ -63,7 +63,8 @@
 //!
 //! - **Streams keep everything.** A replayed or purged dead letter is hidden, not deleted; its disk space comes back when
 //!   the stream is deleted, or by a policy with `max-age`. Each look at the dead letters adds one small mark.
-//! - **Switching `ordered`**, or `broadcast` on, leaves a group's queue. Starting is refused while the former one has messages
+//! - **Switching `broadcast`** on leaves the group's queue, which goes on filling and is told at start-up: delete it.
+//! - **Switching `ordered`** leaves a group's queue. Starting is refused while the former one has messages
 //!   or consumers; then its bindings are taken away. It receives until then, so stop what publishes to the topic until the
 //!   former version has emptied it and has stopped. Or give the listener another `group` and start it beside the former
 //!   version; once that has handled what is older, stop it and delete its queue. What came meanwhile both have handled.

@@ -269,37 +269,53 @@ impl Topology {
         ]
     }
 
-    /// The same, where the listener has no queue of another kind or leaves it now.
+    /// The same, where the listener has no queue of the other kind or leaves it now.
     async fn own_alone(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        if spec.sharing == Sharing::Broadcast {
+            self.tell_of_group(declarer, spec).await?;
+            return self.own(declarer, spec).await;
+        }
         // Before anything is bound: what is refused would fill without a reader, and keep the former version from starting
         // again as well. And once more when it is bound, for what came meanwhile.
-        self.former_queues(declarer, spec).await?;
+        self.other_queue(declarer, spec).await?;
         self.own(declarer, spec).await?;
-        for former in self.former_queues(declarer, spec).await? {
+        if let Some(other) = self.other_queue(declarer, spec).await? {
             for (exchange, key) in self.bindings(spec) {
-                declarer.unbind_queue(&former, exchange, &key).await?;
+                declarer.unbind_queue(&other, exchange, &key).await?;
             }
         }
         Ok(())
     }
 
-    /// `ordered` or `broadcast` was switched: the group's queues of another kind, which must be empty and idle.
-    async fn former_queues(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<Vec<String>, Fault> {
-        let (kinds, switched): (&[bool], _) = match (spec.sharing, spec.order) {
-            (Sharing::Broadcast, _) => (&[false, true], "`broadcast` was switched on"),
-            (Sharing::Group, Order::ByKey) => (&[false], "`ordered` was switched on"),
-            (Sharing::Group, Order::None) => (&[true], "`ordered` was switched off"),
-        };
-        let mut idle = Vec::new();
-        for ordered in kinds {
-            let former = self.layout.queue(spec.topic(), &spec.group, *ordered);
-            match declarer.look(&former).await? {
-                None => {}
-                Some(found) if found.message_count() == 0 && found.consumer_count() == 0 => idle.push(former),
-                Some(found) => return Err(still_used(switched, &former, &found)),
+    /// A group's queue beside its broadcast is another program's, or fills since `broadcast` was switched on: nothing here knows.
+    async fn tell_of_group(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<(), Fault> {
+        for ordered in [false, true] {
+            let queue = self.layout.queue(spec.topic(), &spec.group, ordered);
+            if let Some(found) = declarer.look(&queue).await?
+                && found.consumer_count() == 0
+            {
+                tracing::warn!(
+                    listener = %spec.listener, %queue, messages = found.message_count(),
+                    "this group has a queue without a reader, which goes on filling: if `broadcast` was switched on, delete it \
+                     (rabbitmqctl delete_queue); if another program reads it, give this listener another `group`",
+                );
             }
         }
-        Ok(idle)
+        Ok(())
+    }
+
+    /// `ordered` was switched: the queue of the other kind, which must be empty and idle.
+    async fn other_queue(&self, declarer: &mut Declarer<'_>, spec: &Spec) -> Result<Option<String>, Fault> {
+        let (ordered, switched) = match spec.order {
+            Order::ByKey => (false, "`ordered` was switched on"),
+            Order::None => (true, "`ordered` was switched off"),
+        };
+        let other = self.layout.queue(spec.topic(), &spec.group, ordered);
+        match declarer.look(&other).await? {
+            None => Ok(None),
+            Some(found) if found.message_count() == 0 && found.consumer_count() == 0 => Ok(Some(other)),
+            Some(found) => Err(still_used(switched, &other, &found)),
+        }
     }
 
     /// What no declaration could mend.
