@@ -197,6 +197,7 @@ impl Redis {
             lease: self.settings.lease,
             mode: *self.mode.lock().unwrap_or_else(PoisonError::into_inner),
             pages: Pages::new(),
+            missed: Mutex::default(),
             stop: stop.clone(),
             closing: self.closing.clone(),
         };

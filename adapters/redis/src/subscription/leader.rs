@@ -91,7 +91,10 @@ impl Reader {
             return self.take_from_backlog(session, room).await;
         }
         if session.swept.is_none_or(|swept| swept.elapsed() >= self.lease) {
+            // What is settled while that is asked was handed out here.
+            let known = self.table.known();
             session.backlog = self.pending(self.lease, None).await?;
+            session.backlog.retain(|place| !known.contains(place));
             session.swept = Some(Instant::now());
             if !session.backlog.is_empty() {
                 tracing::warn!(

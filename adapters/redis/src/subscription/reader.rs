@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use postrider_contract::{Backoff, Error, ErrorKind, Event, Topology};
@@ -32,6 +32,8 @@ pub(crate) struct Reader {
     pub(crate) lease: Duration,
     pub(crate) mode: Topology,
     pub(crate) pages: Pages,
+    /// What was deleted before the group had it and is told already.
+    pub(crate) missed: Mutex<Missed>,
     /// Stop fetching; what is handed out stays.
     pub(crate) stop: CancellationToken,
     /// This side closes: give back everything.
@@ -59,7 +61,6 @@ pub(crate) struct Session {
     tidied: Instant,
     /// When it was last asked what others have deleted.
     looked: Option<Instant>,
-    missed: Missed,
     /// Ordered: what is pending was not looked at on this connection.
     pub(crate) is_new: bool,
     /// When the lease of the group's readers was last asked for; where instances share, only while they have it.
@@ -124,7 +125,6 @@ impl Reader {
             refreshed: now,
             tidied: now,
             looked: None,
-            missed: Missed::default(),
             is_new: true,
             courted: None,
             told: false,
@@ -217,14 +217,14 @@ impl Reader {
             .looked
             .is_none_or(|looked| looked.elapsed() >= self.chore_interval())
         {
-            self.tell_unread(&mut session.missed).await?;
+            self.tell_unread().await?;
             session.looked = Some(Instant::now());
         }
         Ok(())
     }
 
     /// Tells of what others have deleted before the group had it. Each of its instances does.
-    async fn tell_unread(&self, missed: &mut Missed) -> Result<(), Error> {
+    async fn tell_unread(&self) -> Result<(), Error> {
         let Some(key) = self
             .source
             .stream
@@ -234,7 +234,8 @@ impl Reader {
             return Ok(());
         };
         let stand = Stand::of(&self.link, key, &self.source.group).await?;
-        if stand.misses_more(missed) {
+        let misses_more = stand.misses_more(&mut self.missed.lock().unwrap_or_else(PoisonError::into_inner));
+        if misses_more {
             tracing::error!(
                 topic = %self.source.topic,
                 group = %self.source.group,
