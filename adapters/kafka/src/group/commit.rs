@@ -16,6 +16,7 @@ use super::lane::Word;
 use super::member::Member;
 use super::state::{Shared, State};
 use crate::failure::{code, coded, failure, kind};
+use crate::inspector::metadata;
 use crate::lock::lock;
 
 /// After a commit that failed.
@@ -41,7 +42,7 @@ pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Wh
     for (list, taken) in collected.values() {
         let mut committed = consumer.commit(list, CommitMode::Sync);
         if committed.as_ref().err().and_then(code) == Some(Code::OffsetMetadataTooLarge) {
-            committed = commit_bare(shared, consumer, list);
+            committed = commit_short(shared, consumer, list);
         }
         let mut state = shared.lock();
         for lane in taken {
@@ -53,23 +54,44 @@ pub(crate) fn commit(shared: &Shared, consumer: &BaseConsumer<Member>, which: Wh
     result
 }
 
-/// The positions alone, where the broker does not take what is noted beside them: better than none.
-fn commit_bare(
+/// How long a note may be, in bytes, where the broker does not take all of it.
+const SHORTER: [usize; 3] = [1000, 200, 0];
+
+/// The positions with the beginning of what is noted beside them, or alone, where the broker does not take all of it. It
+/// does not tell of which partition.
+fn commit_short(
     shared: &Shared,
     consumer: &BaseConsumer<Member>,
     list: &TopicPartitionList,
 ) -> KafkaResult<()> {
     if !std::mem::replace(&mut shared.lock().bare, true) {
         tracing::warn!(
-            "the broker refuses what is noted beside positions, and they are committed without: after a restart more comes again \
-             than needed. Is its `offset.metadata.max.bytes` below 4096?"
+            "the broker refuses some of what is noted beside positions, and they are committed with less: after a restart more \
+             comes again than needed. Is its `offset.metadata.max.bytes` below 4096?"
         );
     }
-    let mut bare = TopicPartitionList::new();
-    for element in list.elements() {
-        bare.add_partition_offset(element.topic(), element.partition(), element.offset())?;
+    let mut committed = Ok(());
+    for longest in SHORTER {
+        let mut short = TopicPartitionList::new();
+        for element in list.elements() {
+            let mut to = short.add_partition(element.topic(), element.partition());
+            to.set_offset(element.offset())?;
+            to.set_metadata(beginning(&metadata(&element), longest));
+        }
+        committed = consumer.commit(&short, CommitMode::Sync);
+        if committed.as_ref().err().and_then(code) != Some(Code::OffsetMetadataTooLarge) {
+            break;
+        }
     }
-    consumer.commit(&bare, CommitMode::Sync)
+    committed
+}
+
+/// As many words of a note as fit: each beginning of one says less, and nothing that is wrong.
+fn beginning(note: &str, longest: usize) -> &str {
+    match note.get(..longest) {
+        Some(some) => &some[..some.rfind(' ').unwrap_or(0)],
+        None => note,
+    }
 }
 
 /// What is committed of a lane.
@@ -142,7 +164,14 @@ pub(crate) fn run(
     mut watch: Watch,
 ) {
     let mut failing: Option<Instant> = None;
-    while wait_for_work(shared) {
+    loop {
+        if !shared.lock().dirty {
+            // Nothing is left of what failed, as where it was revoked.
+            failing = None;
+        }
+        if !wait_for_work(shared) {
+            return;
+        }
         // What is settled within the interval goes into one commit.
         if !pause_until(shared, interval, |state| state.hurry) {
             return;
