@@ -43,7 +43,7 @@ use proc_macro::TokenStream;
 ///
 /// | option | what it says | if absent |
 /// |---|---|---|
-/// | `topic = "order.created"` | The topic it receives: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots, not `amq.…`; 213 with the group and a dot. Dead letters (`….dlq`) may be received too. | required |
+/// | `topic = "order.created"` | The topic it receives: 1 to 200 of `A-Z a-z 0-9 . _ -`, no empty part between dots, not `amq.…`; 196 with the group and a dot, 213 where `dead_letter` is given. Dead letters (`….dlq`) may be received too. | required |
 /// | `group = "inventory"` | The consumer group: every group sees every message, its instances share them. 1 to 100 of `A-Z a-z 0-9 _ -`, not `dlq`, `retry` or `inbox`. | the application's name |
 /// | `broker = "audit"` | The named broker. | the one in `BROKER_URL` |
 /// | `concurrency = 8` | How many handlers run at once. | 1 |

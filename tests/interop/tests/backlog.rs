@@ -6,7 +6,7 @@
 #[path = "common/service.rs"]
 mod service;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postrider::prelude::*;
 use postrider_interop::{TOGETHER, Waiting, broker, catch_up};
@@ -44,8 +44,12 @@ async fn memory_stays_flat(name: &str) {
     service.declare(listeners![catch_up]).await;
     let idle = service.start();
     // At rest it takes no more than some seconds before.
-    let mut at_rest = 0;
+    let (mut at_rest, begun) = (0, Instant::now());
     loop {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "it grows without work: {at_rest} KiB"
+        );
         tokio::time::sleep(Duration::from_secs(3)).await;
         let now = memory(&idle, "VmRSS");
         if now <= at_rest + 256 {
