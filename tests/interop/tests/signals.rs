@@ -9,8 +9,12 @@ use std::time::Duration;
 use postrider::prelude::*;
 use postrider_interop::{BLOCKING, Work, broker, work};
 use service::Service;
+use tokio::sync::Mutex;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_service");
+
+/// One test at a time on RabbitMQ: each group receives whatever is published to the topic, also by another test.
+static RABBITMQ: Mutex<()> = Mutex::const_new(());
 
 /// A drain under load: exit 0, and nothing that was acknowledged comes again.
 async fn terminated_under_load(url: String) {
@@ -135,6 +139,10 @@ macro_rules! on {
             #[tokio::test]
             async fn terminated_under_load() {
                 let Some(url) = $url else { return };
+                let _turn = match url.starts_with("amqp") {
+                    true => Some(super::RABBITMQ.lock().await),
+                    false => None,
+                };
                 super::terminated_under_load(url).await;
             }
         }
@@ -150,11 +158,13 @@ on! {
 #[tokio::test]
 async fn a_second_signal_ends_it_at_once() {
     let Some(url) = broker("rabbitmq") else { return };
+    let _turn = RABBITMQ.lock().await;
     ended_at_once_by_a_second_signal(url).await;
 }
 
 #[tokio::test]
 async fn a_second_signal_ends_it_where_a_thread_is_blocked() {
     let Some(url) = broker("rabbitmq") else { return };
+    let _turn = RABBITMQ.lock().await;
     ended_by_a_second_signal_while_a_thread_is_blocked(url).await;
 }
