@@ -194,11 +194,20 @@ impl Fetcher {
         });
     }
 
-    /// A new assignment is marked as in use before anything of it is delivered.
+    /// A new assignment is marked as in use before anything of it is delivered. Not before that is it ready: while a commit
+    /// waits for a broker that is away, nothing else is heard.
     fn mark_assignment(&self) {
-        let fresh = std::mem::take(&mut self.shared.lock().fresh);
-        if fresh && let Err(error) = commit(&self.shared, &self.consumer, Which::Dirty) {
-            tracing::debug!(%error, "the first commit of an assignment failed and is tried again");
+        if !self.shared.lock().fresh {
+            return;
+        }
+        let marked = commit(&self.shared, &self.consumer, Which::Dirty);
+        let mut state = self.shared.lock();
+        state.fresh = false;
+        match marked {
+            Ok(()) => state.recover(),
+            Err(error) => {
+                tracing::debug!(%error, "the first commit of an assignment failed and is tried again");
+            }
         }
     }
 

@@ -72,10 +72,11 @@ impl State {
         self.degraded = true;
     }
 
-    /// Messages flow again, if there is an assignment, and nothing stands in the way.
+    /// Messages flow again, if there is an assignment that is marked as in use, and nothing stands in the way.
     pub(crate) fn recover(&mut self) {
+        let is_assigned = self.joined && !self.fresh;
         let is_readable = self.lanes.iter().all(|lane| lane.unreadable.is_none());
-        if self.degraded && self.joined && is_readable && self.obstacles.is_empty() {
+        if self.degraded && is_assigned && is_readable && self.obstacles.is_empty() {
             (self.degraded, self.starting) = (false, false);
             self.boxes
                 .iter_mut()

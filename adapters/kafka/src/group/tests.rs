@@ -531,6 +531,9 @@ fn what_was_paused_all_along_is_not_unreadable() {
         state.assign(&route(false), 1, Some(0), Progress::default());
         state.joined = true;
         state.recover();
+        assert!(state.degraded, "it is not marked as in use");
+        state.fresh = false;
+        state.recover();
         state.lanes[1].delayed.0 = 3000;
     }
     let error = Error::new(ErrorKind::Unavailable, "it cannot be read");
