@@ -72,6 +72,8 @@ pub(crate) fn kind(code: Code) -> ErrorKind {
         | Code::BrokerNotAvailable
         | Code::LeaderNotAvailable
         | Code::NotLeaderForPartition
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
         | Code::ReplicaNotAvailable
         | Code::OffsetNotAvailable
         | Code::NetworkException

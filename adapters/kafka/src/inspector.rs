@@ -12,7 +12,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use rdkafka::metadata::Metadata;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionListElem};
 
-use crate::failure::{coded, failure};
+use crate::failure::{code, coded, failure};
 use crate::lock::lock;
 use crate::observer::Observer;
 use crate::options::Settings;
@@ -238,7 +238,13 @@ impl Inspector {
             .elements()
             .iter()
             .map(|element| {
-                element.error().map_err(problem)?;
+                element.error().map_err(|error| match code(&error) {
+                    // It is there, and its broker has yet to hear of it.
+                    Some(Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
+                        coded(&what(), Code::LeaderNotAvailable)
+                    }
+                    _ => problem(error),
+                })?;
                 match element.offset() {
                     Offset::Offset(offset) => Ok(offset),
                     _ => Err(coded(&what(), Code::OffsetNotAvailable)),
