@@ -3,7 +3,6 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use postrider_contract::{
@@ -15,8 +14,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::{ClientConfig, TopicPartitionList};
 use support::{
-    PATIENCE, admin, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text, unique,
-    url_with,
+    Log, PATIENCE, admin, connect, connect_with, dead_of, message, open, publish, retry_of, spec, text,
+    unique, url_with,
 };
 
 const QUIET: Duration = Duration::from_secs(2);
@@ -550,20 +549,6 @@ async fn what_was_compressed_is_retried_and_dead_lettered() {
     broker.close(PATIENCE).await.unwrap();
 }
 
-/// What is logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// A topic for what comes back that takes all of this program's messages, and not all that others may have compressed.
 #[tokio::test]
 async fn a_topic_that_takes_less_than_there_may_be_is_told() {
@@ -576,16 +561,10 @@ async fn a_topic_that_takes_less_than_there_may_be_is_told() {
     let admin = admin(&url_with(""));
     let made = admin.create_topics([&made], &AdminOptions::new()).await;
     made.unwrap().remove(0).unwrap();
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let capturing = tracing::subscriber::set_default(subscriber);
+    let (log, capturing) = Log::begin();
     broker.plan(&[spec], Topology::Declare).await.unwrap();
     drop(capturing);
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let text = log.text();
     let told: Vec<&str> = text.lines().filter(|line| line.contains("WARN")).collect();
     println!("{text}");
     assert_eq!(told.len(), 1, "{told:?}");

@@ -14,8 +14,7 @@ impl State {
     /// Looks for a partition that has waited for one message for long, and has nothing else to deliver.
     pub(super) fn held_up(&mut self) -> Option<Error> {
         // Each is looked at, so that their times pass side by side.
-        let told: Vec<_> = self.lanes.iter_mut().filter_map(Lane::held_up).collect();
-        told.into_iter().next()
+        self.lanes.iter_mut().map(Lane::held_up).fold(None, Option::or)
     }
 }
 

@@ -110,11 +110,14 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
+    /// All of it.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+
     /// How often this was.
     pub fn count(&self, what: &str) -> usize {
-        String::from_utf8_lossy(&self.0.lock().unwrap())
-            .matches(what)
-            .count()
+        self.text().matches(what).count()
     }
 }
 
