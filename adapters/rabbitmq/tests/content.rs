@@ -46,6 +46,16 @@ fn every_type() -> FieldTable {
     table
 }
 
+/// As another program does.
+async fn publish_foreign(topic: &str, payload: &[u8], properties: BasicProperties) {
+    let options = BasicPublishOptions::default();
+    let publishing = lapin()
+        .await
+        .basic_publish("postrider".into(), topic.into(), options, payload, properties)
+        .await;
+    publishing.unwrap();
+}
+
 /// A foreign message with every type that AMQP has goes through a retry, a delayed retry, the dead letters and a replay.
 #[tokio::test]
 async fn types_survive_every_way() {
@@ -61,17 +71,7 @@ async fn types_survive_every_way() {
         .with_priority(3)
         .with_timestamp(1_700_000_000)
         .with_headers(every_type());
-    lapin()
-        .await
-        .basic_publish(
-            "postrider".into(),
-            topic.as_str().into(),
-            BasicPublishOptions::default(),
-            b"\x00\xff",
-            properties,
-        )
-        .await
-        .unwrap();
+    publish_foreign(&topic, b"\x00\xff", properties).await;
 
     let first = sub.one().await;
     assert_eq!(first.origin, Origin::Topic);
@@ -193,17 +193,7 @@ async fn control_properties_are_kept_but_not_live() {
         .with_headers(table)
         .with_expiration("60000".into())
         .with_user_id("guest".into());
-    lapin()
-        .await
-        .basic_publish(
-            "postrider".into(),
-            topic.as_str().into(),
-            BasicPublishOptions::default(),
-            b"x",
-            properties,
-        )
-        .await
-        .unwrap();
+    publish_foreign(&topic, b"x", properties).await;
     let came = sub.one().await;
     let headers = &came.message.headers;
     assert_eq!(headers.get_str("postrider-original-expiration"), Some("60000"));
@@ -231,17 +221,7 @@ async fn the_address_of_direct_replies_closes_no_channel() {
     let mut sub = open(&broker, spec(&topic, "g")).await;
     let mut table = FieldTable::default();
     table.insert(names::REPLY_TO.into(), AMQPValue::LongString(DIRECT.into()));
-    lapin()
-        .await
-        .basic_publish(
-            "postrider".into(),
-            topic.as_str().into(),
-            BasicPublishOptions::default(),
-            b"x",
-            BasicProperties::default().with_headers(table),
-        )
-        .await
-        .unwrap();
+    publish_foreign(&topic, b"x", BasicProperties::default().with_headers(table)).await;
     let foreign = sub.one().await;
     let copy = Outgoing::to_inbox(topic.as_str(), "g", foreign.message.clone());
     let settled = sub.emit(&foreign, vec![copy]).await;
@@ -334,17 +314,7 @@ async fn what_was_received_is_put_back_however_large() {
     let broker = connect().await;
     assert!(broker.capabilities().max_payload < SIZE);
     let mut sub = open(&broker, spec(&topic, "g")).await;
-    lapin()
-        .await
-        .basic_publish(
-            "postrider".into(),
-            topic.as_str().into(),
-            BasicPublishOptions::default(),
-            &vec![b'x'; SIZE],
-            BasicProperties::default(),
-        )
-        .await
-        .unwrap();
+    publish_foreign(&topic, &vec![b'x'; SIZE], BasicProperties::default()).await;
     let first = sub.one().await;
     let copy = Outgoing::to_inbox(topic.as_str(), "g", first.message.clone());
     let settled = sub.emit(&first, vec![copy]).await;
